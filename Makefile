@@ -1,0 +1,46 @@
+# make demo | make test: both set up everything they need in .venv
+PYTHON ?= python3
+# plain `torch` may pull gigabytes of CUDA packages; the native library serves every torch from 2.11 on
+TORCH ?= torch==2.13.0
+PY := .venv/bin/python
+RUN ?= runs/demo
+
+.PHONY: demo test test-slow perf build lint format clean
+
+demo: build
+	$(PY) -m dgmkern train ddpm --data digits --out $(RUN) --overwrite
+	$(PY) -m perf --demo
+	@echo "samples: $(RUN)/samples.png  loss: $(RUN)/loss.png"
+
+test: build
+	$(PY) -m pytest -q
+
+test-slow: build
+	$(PY) -m pytest -q -m slow
+
+perf: build
+	$(PY) -m perf
+
+# seconds after an edit: the build folder stays
+build: .venv/ready
+	@$(PY) setup.py -q build_ext --inplace
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+	$(PY) -m pip install -q --upgrade pip
+	$(PY) -m pip install -q '$(TORCH)' 'setuptools>=77' wheel 'pybind11>=2.13' 'cmake>=3.24' ninja numpy
+	$(PY) -m pip install -q --no-build-isolation -e '.[dev,train]'
+	touch $@
+
+lint: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(PY) -m clang_format --dry-run -Werror
+
+format: .venv/ready
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(PY) -m clang_format -i
+
+clean:
+	rm -rf build dist *.egg-info dgmkern/*.so

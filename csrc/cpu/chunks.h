@@ -1,0 +1,96 @@
+// Chunks: loops work on kChunk numbers at a time, in the compute type, small enough to stay in the first-level cache.
+// read() and write() convert between a tensor's element type and the compute type and cost nothing where they agree.
+#pragma once
+#include "dtypes.h"
+#include "simd.h"
+
+// Before a loop whose iterations touch different numbers. With many pointers GCC gives up proving that (7 in a backward
+// pass: 9.0 ms instead of 1.0).
+#if defined(__clang__)
+#define DGM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define DGM_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+namespace dgm {
+namespace DGM_LEVEL {
+
+constexpr int kChunk = 512;
+
+DGM_HD float to_float(bf16 x) { return bits_as<float>((uint32_t)x.bits << 16); }
+
+DGM_HD bf16 to_bf16(float x) {  // to nearest, ties to even
+  const uint32_t b = bits_as<uint32_t>(x);
+  const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+  return {(uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+}
+
+DGM_HD float to_float(f16 x) {
+  const uint32_t sign = (uint32_t)(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
+  // as a float with the exponent 112 too small, then scaled; infinities and NaNs get the exponent that is left
+  const float scaled = bits_as<float>(magnitude << 13) * 0x1p112f;
+  const uint32_t bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : bits_as<uint32_t>(scaled);
+  return bits_as<float>(sign | bits);
+}
+
+DGM_HD f16 to_f16(float x) {  // to nearest, ties to even
+  const uint32_t b = bits_as<uint32_t>(x), sign = (b >> 16) & 0x8000u, magnitude = b & 0x7fffffffu;
+  // below the smallest normal: adding 0.5 leaves the rounded fraction in the low bits
+  const uint32_t tiny = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  uint32_t half = magnitude < 0x38800000u ? tiny : normal;
+  half = half > 0x7c00u ? 0x7c00u : half;
+  half = magnitude >= 0x47800000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  return {(uint16_t)(sign | half)};
+}
+
+// n elements of x in the compute type: x itself, or buffer filled from it
+inline const float* read(const float* x, int, float*) { return x; }
+inline const double* read(const double* x, int, double*) { return x; }
+
+inline const float* read(const bf16* __restrict x, int n, float* __restrict buffer) {
+  for (int i = 0; i < n; ++i) buffer[i] = to_float(x[i]);
+  return buffer;
+}
+
+inline const float* read(const f16* __restrict x, int n, float* __restrict buffer) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16)
+    _mm512_storeu_ps(buffer + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(x + i))));
+#elif defined(__F16C__)
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(buffer + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(x + i))));
+#endif
+  for (; i < n; ++i) buffer[i] = to_float(x[i]);
+  return buffer;
+}
+
+// where to put n results that are to end up in x: x itself, or buffer, for write() to convert
+inline float* place(float* x, float*) { return x; }
+inline double* place(double* x, double*) { return x; }
+inline float* place(bf16*, float* buffer) { return buffer; }
+inline float* place(f16*, float* buffer) { return buffer; }
+
+inline void write(float*, int, const float*) {}
+inline void write(double*, int, const double*) {}
+
+inline void write(bf16* __restrict x, int n, const float* __restrict buffer) {
+  for (int i = 0; i < n; ++i) x[i] = to_bf16(buffer[i]);
+}
+
+inline void write(f16* __restrict x, int n, const float* __restrict buffer) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16)
+    _mm256_storeu_si256((__m256i*)(x + i), _mm512_maskz_cvtps_ph(0xFFFF, _mm512_loadu_ps(buffer + i),
+                                                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128((__m128i*)(x + i), _mm256_cvtps_ph(_mm256_loadu_ps(buffer + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  for (; i < n; ++i) x[i] = to_f16(buffer[i]);
+}
+
+}  // namespace DGM_LEVEL
+}  // namespace dgm

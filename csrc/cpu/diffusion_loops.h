@@ -1,0 +1,40 @@
+// Diffusion noising on the CPU. All tensors lie densely in one memory order; `inner` elements make a sample.
+#pragma once
+#include "dtypes.h"
+#include "levels.h"
+#include "noise_source.h"
+
+namespace dgm {
+
+enum class Target { none, eps, v };
+
+struct QSample {
+  Dtype dtype;
+  const void* x0;
+  void* x_t;
+  Target target;
+  void* wanted;  // of the target
+  int64_t inner;
+  const int64_t* t;              // [N], in range
+  const double *signal, *sigma;  // [T]: sqrt(abar_t), sqrt(1 - abar_t)
+  NoiseSource noise;
+};
+
+struct Scale {
+  Dtype dtype;
+  const void* x;
+  void* out;
+  int64_t inner;
+  const int64_t* t;
+  const double* factor;  // [T]
+};
+
+struct DiffusionLoops {
+  // elements begin to end, in memory order
+  void (*q_sample)(const QSample& args, int64_t begin, int64_t end);
+  void (*scale)(const Scale& args, int64_t begin, int64_t end);
+};
+
+}  // namespace dgm
+
+DGM_LOOPS(DiffusionLoops, diffusion_loops)

@@ -1,0 +1,20 @@
+"""dgmkern: fused kernels for deep generative models, as ordinary differentiable torch ops."""
+
+from ._library import build_info, cpu_capability
+from .ops import gaussian_kl, gaussian_rsample, gaussian_rsample_kl, normal, q_sample
+from .rng import draw_seed
+from .schedule import DiffusionSchedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiffusionSchedule",
+    "build_info",
+    "cpu_capability",
+    "draw_seed",
+    "gaussian_kl",
+    "gaussian_rsample",
+    "gaussian_rsample_kl",
+    "normal",
+    "q_sample",
+]

@@ -1,0 +1,26 @@
+"""One door to every data set, by name."""
+
+from .digits import load_digits
+from .errors import DataError
+from .images import ImageDataset
+from .mnist import load_mnist
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+SPLITS = ("train", "test", "all")
+
+
+def load(name: str, split: str = "train") -> ImageDataset:
+    """Load a data set as uint8 images [N, C, H, W] with labels and class names.
+
+    - "digits": 8x8, bundled with scikit-learn, no download; 1437 train, 360 test.
+    - "mnist", "fashion-mnist": 28x28; 60000 train, 10000 test. Read from the folder in the environment variable
+      DGMKERN_DATA (laid out as `mnist/train-images-idx3-ubyte.gz`, ...), else downloaded once into the user's cache
+      folder. Either way the sha256 of each file is checked.
+
+    Raises DataError for an unknown name or split, and for a missing, corrupt or truncated file.
+    """
+    if name not in NAMES:
+        raise DataError(f"data: unknown data set {name!r}, want one of {', '.join(NAMES)}")
+    if split not in SPLITS:
+        raise DataError(f"split: got {split!r}, want one of {', '.join(SPLITS)}")
+    return load_digits(split) if name == "digits" else load_mnist(name, split)

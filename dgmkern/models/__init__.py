@@ -1,0 +1,30 @@
+"""Reference models, one file a paper: network, loss and sampler, read top to bottom.
+
+A model class M with its config dataclass C is registered in `MODELS` and provides, besides being an `nn.Module`:
+
+- `M(config: C, image_shape)`;
+- `loss(x, *, seed) -> scalar`: `x` float32 [N, C, H, W] in [-1, 1]; every random number is a function of `seed`;
+- `sample(n, *, seed, first=0, progress=iter) -> [n, C, H, W]` in [-1, 1]: samples first ... first + n - 1 of the stream
+  that `seed` names; `progress` wraps the iterable of its steps (tqdm, for example).
+
+The trainer and the command line know models only through this.
+"""
+
+from importlib import import_module
+
+from torch import nn
+
+# name: (module, model class, config class); imported when asked for
+MODELS = {"ddpm": ("dgmkern.models.ddpm", "DDPM", "DDPMConfig")}
+
+
+def model_classes(name: str) -> tuple[type[nn.Module], type]:
+    """The model class and its config dataclass; ValueError with the known names if there is no such model."""
+    if name not in MODELS:
+        raise ValueError(f"model: unknown model {name!r}, want one of {', '.join(MODELS)}")
+    module, model, config = MODELS[name]
+    module = import_module(module)
+    return getattr(module, model), getattr(module, config)
+
+
+__all__ = ["MODELS", "model_classes"]

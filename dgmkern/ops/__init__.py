@@ -1,0 +1,8 @@
+"""The public ops, one file a family: signature, docstring, schema, checks, fake, autograd."""
+
+from .._library import backends
+from .diffusion import q_sample
+from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
+from .noise import normal
+
+__all__ = ["backends", "gaussian_kl", "gaussian_rsample", "gaussian_rsample_kl", "normal", "q_sample"]

@@ -1,0 +1,90 @@
+"""Argument checks shared by the ops: each failure names the argument, what was given and what is wanted."""
+
+import torch
+from torch import Tensor
+
+from ..rng import draw_seed, seed_tensor
+from ..schedule import DiffusionSchedule
+
+_FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """Raise TypeError unless `x` is a tensor of a dtype that the ops compute in."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dtype not in _FLOATING:
+        raise TypeError(f"{name}: expected dtype float64, float32, bfloat16 or float16, got {x.dtype}")
+
+
+def check_batch(name: str, x: Tensor) -> None:
+    """Raise unless `x` is a floating tensor with a batch dimension."""
+    check_floating(name, x)
+    if x.dim() == 0:
+        raise ValueError(f"{name}: expected a tensor [N, ...] with a batch dimension, got one without dimensions")
+
+
+def check_alike(name: str, x: Tensor, like_name: str, like: Tensor) -> None:
+    """Raise unless `x` has the shape, dtype and device of `like`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.shape != like.shape:
+        raise ValueError(f"{name}: expected the shape {tuple(like.shape)} of {like_name}, got {tuple(x.shape)}")
+    if x.dtype != like.dtype:
+        raise TypeError(f"{name}: expected the dtype {like.dtype} of {like_name}, got {x.dtype}")
+    if x.device != like.device:
+        raise ValueError(f"{name}: expected the device {like.device} of {like_name}, got {x.device}")
+
+
+def noise_source(
+    x_name: str,
+    x: Tensor,
+    noise: Tensor | None,
+    generator: torch.Generator | None,
+    seed: int | Tensor | None,
+    offset: int,
+) -> tuple[Tensor | None, Tensor | None]:
+    """(noise, seed tensor), one of them None: the noise given, else the seed given, else one drawn from torch."""
+    if noise is not None:
+        if seed is not None or generator is not None:
+            raise ValueError("noise: give noise, or one of seed and generator, not both")
+        check_alike("noise", noise, x_name, x)
+        return noise, None
+    check_offset(offset)
+    if seed is None:
+        return None, draw_seed(x.device, generator)
+    if generator is not None:
+        raise ValueError("seed: give one of seed and generator, not both")
+    return None, seed_tensor(seed, x.device)
+
+
+def check_offset(offset: int) -> None:
+    """Raise unless `offset` counts elements: an int >= 0."""
+    if isinstance(offset, bool) or not isinstance(offset, (int, torch.SymInt)):
+        raise TypeError(f"offset: expected an int, got {type(offset).__name__}")
+    if offset < 0:
+        raise ValueError(f"offset: expected a number of elements >= 0, got {offset}")
+
+
+def check_schedule(schedule: DiffusionSchedule) -> None:
+    """Raise TypeError unless `schedule` is a DiffusionSchedule."""
+    if not isinstance(schedule, DiffusionSchedule):
+        raise TypeError(f"s: expected a dgmkern.DiffusionSchedule, got {type(schedule).__name__}")
+
+
+def steps_tensor(t: int | Tensor, x_name: str, x: Tensor, schedule: DiffusionSchedule) -> Tensor:
+    """`t` as int64 [N] on x's device. The values of a tensor are checked by the kernel, where they are read."""
+    n = x.shape[0]
+    if not isinstance(t, Tensor):
+        if isinstance(t, bool) or not isinstance(t, (int, torch.SymInt)):
+            raise TypeError(f"t: expected an int64 tensor [N] or an int, got {type(t).__name__}")
+        if not 0 <= t < schedule.steps:
+            raise IndexError(f"t: expected steps in [0, {schedule.steps}), got {t}")
+        return torch.full((n,), t, dtype=torch.int64, device=x.device)
+    if t.dtype != torch.int64:
+        raise TypeError(f"t: expected dtype int64, got {t.dtype}")
+    if t.dim() != 1 or t.shape[0] != n:
+        raise ValueError(f"t: expected shape ({n},), one step per sample of {x_name}, got {tuple(t.shape)}")
+    if t.device != x.device:
+        raise ValueError(f"t: expected the device {x.device} of {x_name}, got {t.device}")
+    return t

@@ -1,0 +1,42 @@
+"""Diffusion noising in plain torch. `table` is fp64 [2, T]: sqrt(abar_t), sqrt(1 - abar_t); t int64 [N]."""
+
+from torch import Tensor
+
+from .gaussian import compute_dtype
+from .layout import laid_out_as
+from .noise import eps_like
+
+
+def rows_of(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """table[:, t] in x's compute dtype, shaped to broadcast over x. [R, T], [N] -> [R, N, 1, ...]
+
+    Raises IndexError for a t outside [0, T); on an accelerator, where a look would sync, such a sample becomes NaN.
+    """
+    steps = table.shape[1]
+    inside = (t >= 0) & (t < steps)
+    if t.device.type == "cpu" and not inside.all():
+        raise IndexError(f"t: expected steps in [0, {steps}), got {t[~inside][0].item()}")
+    rows = table[:, t.clamp(0, steps - 1)].masked_fill(~inside, float("nan"))
+    return rows.to(compute_dtype(x)).reshape(table.shape[0], -1, *[1] * (x.dim() - 1))
+
+
+def q_sample(x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int) -> Tensor:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps."""
+    a, b = rows_of(table, t, x0)
+    return laid_out_as(x0, (a * x0 + b * eps_like(x0, noise, seed, offset).to(a.dtype)).to(x0.dtype))
+
+
+def q_sample_target(
+    x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int, target: str
+) -> tuple[Tensor, Tensor]:
+    """(x_t, what the model is to predict): eps, or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0."""
+    a, b = rows_of(table, t, x0)
+    eps = eps_like(x0, noise, seed, offset).to(a.dtype)
+    wanted = eps if target == "eps" else a * eps - b * x0
+    x_t = (a * x0 + b * eps).to(x0.dtype)
+    return laid_out_as(x0, x_t), laid_out_as(x0, wanted.to(x0.dtype, copy=True))
+
+
+def q_sample_backward(grad: Tensor, t: Tensor, table: Tensor, row: int) -> Tensor:
+    """table[row, t] grad: the gradient by x_0 (row 0) or by the noise (row 1)."""
+    return laid_out_as(grad, (rows_of(table, t, grad)[row] * grad).to(grad.dtype))

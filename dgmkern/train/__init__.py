@@ -1,0 +1,33 @@
+"""One trainer for every model: configs, checkpoints, logs and pictures of a run."""
+
+from .checkpoint import Checkpoint, CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from .config import ConfigError, RunConfig, TrainConfig, learning_rate
+from .figures import save_image_grid, save_loss_curve
+from .log import read_log
+from .presets import preset
+from .run import RunFolder, open_checkpoint, require_writable
+from .sampling import draw_images
+from .trainer import NonFiniteLossError, Trainer, load_model
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "NonFiniteLossError",
+    "RunConfig",
+    "RunFolder",
+    "TrainConfig",
+    "Trainer",
+    "draw_images",
+    "latest_checkpoint",
+    "learning_rate",
+    "load_checkpoint",
+    "load_model",
+    "open_checkpoint",
+    "preset",
+    "read_log",
+    "require_writable",
+    "save_checkpoint",
+    "save_image_grid",
+    "save_loss_curve",
+]

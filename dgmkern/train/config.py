@@ -1,0 +1,145 @@
+"""What a run is: dataclasses that the command line fills, and that every checkpoint carries as JSON."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ..data import NAMES as DATA_NAMES
+from ..models import model_classes
+
+Precision = Literal["fp32", "bf16"]
+LRSchedule = Literal["cosine", "constant"]
+
+
+class ConfigError(ValueError):
+    """A setting that is out of range, unknown, or may not change when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; nothing in it depends on which model."""
+
+    steps: int = 2000
+    """Training steps."""
+    batch_size: int = 128
+    """Images a step."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    lr_schedule: LRSchedule = "cosine"
+    """Learning rate after the warm-up: falling to 0 along half a cosine, or constant."""
+    warmup: int = 100
+    """Steps over which the learning rate rises linearly to its peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip_grad: float = 1.0
+    """Largest norm of the whole gradient; a longer one is scaled down to it."""
+    ema_decay: float = 0.995
+    """Decay of the averaged weights that samples are drawn with; smaller in the first steps."""
+    precision: Precision = "fp32"
+    """bf16 runs the network under autocast; weights, optimizer and loss stay fp32."""
+    channels_last: bool = False
+    """Hold convolution weights and images as NHWC."""
+    seed: int = 0
+    """Seed of the whole run: weights, batches, time steps and noise follow from it."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    keep_last: int = 3
+    """How many checkpoints are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, want an integer >= 1")
+        for name in ("warmup", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, want an integer >= 0")
+        for name in ("lr", "clip_grad"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ConfigError(f"{name}: got {getattr(self, name)}, want a finite number > 0")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay: got {self.weight_decay}, want a number >= 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay: got {self.ema_decay}, want 0 <= ema_decay < 1")
+        for name, choices in (("precision", get_args(Precision)), ("lr_schedule", get_args(LRSchedule))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}: got {getattr(self, name)!r}, want one of {', '.join(choices)}")
+
+
+# What may be changed when a run is resumed: how long and how carefully, not what is computed.
+CHANGEABLE = frozenset({"train.steps", "train.checkpoint_every", "train.keep_last"})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that a run follows from, besides the code: model, its config, data set with its (C, H, W), training."""
+
+    model: str
+    model_config: Any
+    data: str
+    image_shape: tuple[int, int, int]
+    train: TrainConfig
+
+    def __post_init__(self) -> None:
+        if self.data not in DATA_NAMES:
+            raise ConfigError(f"data: unknown data set {self.data!r}, want one of {', '.join(DATA_NAMES)}")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunConfig":
+        """Inverse of `to_json`. Raises ConfigError where a key is unknown or missing or a value is out of range."""
+        try:
+            record = json.loads(text)
+            keys = {field.name for field in dataclasses.fields(cls)}
+            if set(record) != keys:
+                raise ConfigError(f"config: got keys {sorted(record)}, want {sorted(keys)}")
+            _, config_class = model_classes(record["model"])
+            return cls(
+                model=record["model"],
+                model_config=_build(config_class, record["model_config"]),
+                data=record["data"],
+                image_shape=tuple(record["image_shape"]),
+                train=_build(TrainConfig, record["train"]),
+            )
+        except ConfigError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"config: {error}") from error
+
+    def check_resumes(self, stored: "RunConfig") -> None:
+        """Raise ConfigError if this config asks for another computation than `stored`, whose run it is to continue."""
+        ours, theirs = _flatten(dataclasses.asdict(self)), _flatten(dataclasses.asdict(stored))
+        for name in sorted(set(ours) | set(theirs)):
+            if ours.get(name) != theirs.get(name) and name not in CHANGEABLE:
+                raise ConfigError(
+                    f"{name}: got {ours.get(name)!r}, but the run to resume has {theirs.get(name)!r} "
+                    f"(only {', '.join(sorted(CHANGEABLE))} may change)"
+                )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of step `step` (0-based): linear warm-up over `warmup` steps, then cosine to 0 or constant."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / (config.warmup + 1)
+    if config.lr_schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _build(config_class: type, record: dict[str, Any]) -> Any:
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    if set(record) != fields:
+        odd = sorted(set(record) ^ fields)
+        raise ConfigError(f"config: {config_class.__name__} has other fields ({', '.join(odd)})")
+    return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+
+
+def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in record.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

@@ -1,0 +1,20 @@
+"""Settings that suit a model and a data set on two CPU cores: the defaults of the command line."""
+
+from typing import Any
+
+from ..models import model_classes
+from .config import TrainConfig
+
+# {(model, data): (model settings, training settings)}; what is not named keeps its dataclass default
+_PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("ddpm", "digits"): ({"channels": 32, "multipliers": (1, 2)}, {"steps": 1300}),
+    ("ddpm", "mnist"): ({"channels": 32, "multipliers": (1, 2, 2)}, {"steps": 6000, "batch_size": 64}),
+    ("ddpm", "fashion-mnist"): ({"channels": 32, "multipliers": (1, 2, 2)}, {"steps": 6000, "batch_size": 64}),
+}
+
+
+def preset(model: str, data: str) -> tuple[Any, TrainConfig]:
+    """(model config, training config) for `model` on `data`."""
+    model_settings, train_settings = _PRESETS.get((model, data), ({}, {}))
+    _, config_class = model_classes(model)
+    return config_class(**model_settings), TrainConfig(**train_settings)

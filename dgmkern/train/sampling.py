@@ -1,0 +1,35 @@
+"""Images out of a trained model."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..data import to_uint8
+from .config import Precision
+from .progress import progress_bar
+
+
+def draw_images(
+    model: nn.Module,
+    n: int,
+    *,
+    seed: int,
+    batch_size: int = 128,
+    precision: Precision = "fp32",
+    progress: bool = True,
+) -> Tensor:
+    """`n` samples of `model` as uint8 [n, C, H, W], drawn `batch_size` at a time with a progress bar.
+
+    Image i depends on `seed` and i, up to rounding not on n or `batch_size`.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n, batch_size: got {n}, {batch_size}, want integers >= 1")
+    model.eval()
+    images = []
+    for first in range(0, n, batch_size):
+        count = min(batch_size, n - first)
+        bar = partial(progress_bar, desc=f"sampling {first + 1}-{first + count} of {n}", disable=not progress)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            images.append(to_uint8(model.sample(count, seed=seed, first=first, progress=bar)))
+    return torch.cat(images)

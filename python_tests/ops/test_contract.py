@@ -1,0 +1,370 @@
+"""What every op promises: accuracy in each dtype, layouts, autograd to any order, transforms, compilation."""
+
+import threading
+import warnings
+
+import pytest
+import torch
+from cases import CASES, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dgmkern
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+EACH = pytest.mark.parametrize("case", CASES, ids=str)
+DRAWING = pytest.mark.parametrize("case", [c for c in CASES if c.draws], ids=str)
+
+
+def inputs_of(case: Case, shape, dtype=torch.float32, spread=1.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(17)
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64) * spread for _ in range(case.inputs)]
+    return [x.to(dtype) for x in made]
+
+
+def noise_of(case: Case, x: torch.Tensor, seed=5, offset=0) -> dict:
+    if not case.draws:
+        return {}
+    return {"noise": dgmkern.normal(x.shape, seed, offset=offset, dtype=x.dtype)}
+
+
+def gradients(function, inputs, noise, cotangents):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    noise = {k: v.detach().clone().requires_grad_() for k, v in noise.items()}
+    outputs = function(*inputs, **noise)
+    wanted = [*inputs, *noise.values()]
+    grads = torch.autograd.grad(outputs, wanted, cotangents, allow_unused=True, materialize_grads=True)
+    return [o.detach() for o in outputs], grads
+
+
+def largest(x: torch.Tensor) -> float:
+    return x.double().abs().max().item()
+
+
+@EACH
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(("shape", "spread"), [((7, 3, 5, 2), 1.0), ((5, 600), 2.0), ((3, 9000), 0.5), ((4,), 3.0)])
+def test_errors_stay_below_twice_eagers_forward_and_three_times_backward(case, dtype, shape, spread):
+    low = inputs_of(case, shape, dtype, spread)
+    exact_in = [x.double() for x in low]
+    noise = noise_of(case, low[0])
+    exact_noise = {k: v.double() for k, v in noise.items()}
+    exact_out = case.eager(*exact_in, **exact_noise)
+    cotangents = [torch.randn(o.shape, dtype=torch.float64).to(dtype) for o in exact_out]
+    exact_out, exact_grads = gradients(case.eager, exact_in, exact_noise, [c.double() for c in cotangents])
+    eager_out, eager_grads = gradients(case.eager, low, noise, cotangents)
+    outputs = case.call(*low, **noise)
+    ours_out, ours_grads = gradients(
+        case.call, low, noise, [c.to(o.dtype) for c, o in zip(cotangents, outputs, strict=True)]
+    )
+    # one rounding of the result, where eager happens to make no error; in fp64 eager is the truth, give or take
+    slack = torch.finfo(dtype).eps * (16 if dtype == torch.float64 else 1)
+    for factor, ours, eager, exact in (
+        *((2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)),
+        *((3, *x) for x in zip(ours_grads, eager_grads, exact_grads, strict=True)),
+    ):
+        assert ours.shape == exact.shape
+        assert largest(ours - exact) <= factor * largest(eager - exact) + slack * largest(exact), factor
+
+
+@EACH
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+def test_sums_are_wide_and_everything_else_keeps_its_dtype(case, dtype):
+    x = inputs_of(case, (3, 4), dtype)
+    for out in case.call(*x, **noise_of(case, x[0])):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        assert out.dtype == (dtype if out.shape == x[0].shape else wide)
+
+
+@DRAWING
+@pytest.mark.parametrize("offset", [0, 7])
+def test_drawn_noise_is_normal_of_the_seed(case, offset):
+    x = inputs_of(case, (6, 3, 4, 5))
+    given_out, given_grads = gradients(case.call, x, noise_of(case, x[0], 5, offset), cotangents_of(case, x))
+    drawn = [t.clone().requires_grad_() for t in x]
+    outputs = case.call(*drawn, seed=5, offset=offset)
+    grads = torch.autograd.grad(outputs, drawn, cotangents_of(case, x), allow_unused=True, materialize_grads=True)
+    for a, b in zip([*outputs, *grads], [*given_out, *given_grads[: len(grads)]], strict=True):
+        assert torch.equal(a, b)
+
+
+def cotangents_of(case: Case, x) -> list[torch.Tensor]:
+    """Fixed cotangents for the outputs of a case."""
+    generator = torch.Generator().manual_seed(3)
+    outputs = case.eager(*x, **noise_of(case, x[0]))
+    return [torch.randn(o.shape, generator=generator) for o in outputs]
+
+
+LAYOUTS = {
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 3).contiguous().transpose(0, 3),
+    "sliced": lambda x: torch.stack([x, x + 1], -1)[..., 0],
+    "offset": lambda x: torch.cat([x.new_zeros(3), x.flatten()])[3:].view(x.shape),
+}
+
+
+@EACH
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_do_not_depend_on_the_memory_layout(case, layout):
+    x = inputs_of(case, (4, 6, 5, 3))
+    laid = [LAYOUTS[layout](t) for t in x]
+    how = {"seed": 9} if case.draws else {}
+    for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
+        if got.dim() == 4:
+            assert torch.equal(got, expected)
+            assert got.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
+        else:  # sums: another order of additions
+            torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@EACH
+def test_channels_last_wider_than_a_block_of_noise(case):
+    """Over 16384 channels, more pixels than a chunk, volumes: every branch of the channels_last reader."""
+    for shape in ((1, 20000, 1, 2), (2, 3, 40, 50), (2, 1030, 3, 3), (1, 700, 2, 3, 2)):
+        x = inputs_of(case, shape)
+        last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+        laid = [t.contiguous(memory_format=last) for t in x]
+        how = {"seed": 9, "offset": 5} if case.draws else {}
+        for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
+            torch.testing.assert_close(got, expected, rtol=2e-6, atol=0)
+
+
+@EACH
+@pytest.mark.parametrize("make", ["expanded", "transposed", "one expanded"])
+def test_any_layout_of_the_incoming_gradient(case, make):
+    x = inputs_of(case, (4, 6))
+    how = noise_of(case, x[0])
+    outputs = case.call(*x, **how)
+    if make == "expanded":
+        strange = [torch.tensor(0.7).expand(o.shape) for o in outputs]
+    elif make == "transposed":
+        strange = [torch.randn(o.shape[::-1]).permute(*range(o.dim())[::-1]) for o in outputs]
+    else:
+        strange = [torch.randn(o.shape[:1]).reshape(-1, *[1] * (o.dim() - 1)).expand(o.shape) for o in outputs]
+    _, expected = gradients(case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange])
+    _, got = gradients(case.call, x, how, strange)
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@EACH
+@settings(max_examples=25, deadline=None)
+@given(shape=st.lists(st.integers(0, 7), min_size=1, max_size=5), seed=st.integers(-(2**63), 2**63 - 1))
+def test_any_shape_matches_eager(case, shape, seed):
+    x = inputs_of(case, shape)
+    noise = {"noise": dgmkern.normal(shape, seed)} if case.draws else {}
+    how = {"seed": seed} if case.draws else {}
+    for got, expected in zip(case.call(*x, **how), case.eager(*x, **noise), strict=True):
+        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@EACH
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e30, -1e30])
+def test_extreme_values_propagate_as_the_formula_says(case, value):
+    for spoiled in range(case.inputs):
+        x = [t.double() for t in inputs_of(case, (3, 5))]
+        x[spoiled][1, 2] = value
+        how = noise_of(case, x[0])
+        exact = case.eager(*x, **how)
+        got = case.call(*[t.float() for t in x], **{k: v.float() for k, v in how.items()})
+        for a, b in zip(got, exact, strict=True):
+            b = b.float()
+            if case.name.startswith("gaussian_kl_between") or spoiled == 1:
+                continue_checking = ~b.isnan()  # inf - inf of the usual formula: ours may keep the limit
+            else:
+                continue_checking = torch.ones_like(b, dtype=torch.bool)
+            torch.testing.assert_close(a[continue_checking], b[continue_checking], rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@EACH
+@pytest.mark.parametrize("drawn", [False, True])
+def test_gradcheck_and_gradgradcheck(case, drawn):
+    if drawn and not case.draws:
+        pytest.skip("draws nothing")
+    x = [t.requires_grad_() for t in inputs_of(case, (3, 4), torch.float64)]
+    noise = [] if drawn or not case.draws else [dgmkern.normal((3, 4), 1, dtype=torch.float64).requires_grad_()]
+
+    def function(*args):
+        how = {"seed": 1} if drawn else ({"noise": args[-1]} if noise else {})
+        return case.call(*args[: case.inputs], **how)
+
+    assert torch.autograd.gradcheck(function, (*x, *noise))
+    assert torch.autograd.gradgradcheck(function, (*x, *noise))
+
+
+def scalar(case: Case, *x):
+    how = {"seed": 3} if case.draws else {}
+    return sum((o.double() ** 3).sum() for o in case.call(*x, **how)).to(x[0].dtype)
+
+
+@EACH
+def test_func_grad_and_grad_of_grad_match_autograd(case):
+    x = inputs_of(case, (3, 4), torch.float64)
+
+    def first(x0):
+        return scalar(case, x0, *x[1:])
+
+    def second(x0):
+        return (torch.func.grad(first)(x0) ** 2).sum()
+
+    leaf = x[0].clone().requires_grad_()
+    (g,) = torch.autograd.grad(first(leaf), leaf, create_graph=True)
+    (gg,) = torch.autograd.grad((g**2).sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(first)(x[0]), g.detach())
+    torch.testing.assert_close(torch.func.grad(second)(x[0]), gg)
+
+
+@EACH
+def test_vmap_and_vmap_of_grad_match_a_loop(case):
+    x = inputs_of(case, (2, 3, 4), torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that its generic batching rule is slow
+        got = torch.vmap(lambda *x: case.call(*x, **({"seed": 3} if case.draws else {})))(*x)
+        got_grad = torch.vmap(torch.func.grad(lambda *x: scalar(case, *x)))(*x)
+    for i in range(2):
+        one = [t[i] for t in x]
+        for a, b in zip(got, case.call(*one, **({"seed": 3} if case.draws else {})), strict=True):
+            torch.testing.assert_close(a[i], b)
+        torch.testing.assert_close(got_grad[i], torch.func.grad(lambda *x: scalar(case, *x))(*one))
+
+
+@EACH
+def test_forward_mode_raises_rather_than_dropping_tangents(case):
+    x = inputs_of(case, (3, 4))
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(lambda x0: case.call(x0, *x[1:], **({"seed": 3} if case.draws else {})), (x[0],), (x[0],))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x[0], x[0])
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            case.call(dual, *x[1:], **({"seed": 3} if case.draws else {}))
+
+
+@EACH
+def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
+    x = inputs_of(case, (3, 4))
+
+    def function(*x):
+        return case.call(*x)
+
+    def of_grad(*x):
+        return torch.func.grad(lambda x0: scalar(case, x0, *x[1:]))(x[0])
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True)
+    torch.manual_seed(8)
+    expected, expected_grads = gradients(function, x, {}, cotangents_of(case, x))
+    torch.manual_seed(8)
+    got, got_grads = gradients(compiled, x, {}, cotangents_of(case, x))
+    for a, b in zip([*got, *got_grads], [*expected, *expected_grads], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    torch.testing.assert_close(torch.compile(of_grad, fullgraph=True)(*x), of_grad(*x))
+
+
+@EACH
+def test_export_keeps_the_op(case):
+    class Module(torch.nn.Module):
+        def forward(self, *x):
+            return case.call(*x, **({"seed": 3} if case.draws else {}))
+
+    x = tuple(inputs_of(case, (3, 4)))
+    program = torch.export.export(Module(), x)
+    assert any("dgmkern" in str(node.target) for node in program.graph.nodes)
+    for a, b in zip(program.module()(*x), Module()(*x), strict=True):
+        assert torch.equal(a, b)
+
+
+@EACH
+def test_autocast_leaves_the_dtype_of_the_inputs(case):
+    x = inputs_of(case, (3, 4))
+    how = {"seed": 3} if case.draws else {}
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = case.call(*x, **how)
+    for a, b in zip(inside, case.call(*x, **how), strict=True):
+        assert torch.equal(a, b)
+
+
+@DRAWING
+def test_same_seed_same_bits_for_any_thread_count(case):
+    x = inputs_of(case, (33, 5000))
+    torch.set_num_threads(1)
+    one = gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
+    torch.set_num_threads(2)
+    two = gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
+    for a, b in zip([*one[0], *one[1]], [*two[0], *two[1]], strict=True):
+        assert torch.equal(a, b)
+
+
+@EACH
+def test_sums_do_not_depend_on_the_thread_count(case):
+    for shape in ((3, 100_000), (5000, 20), (2, 513)):
+        x = inputs_of(case, shape)
+        how = {"seed": 3} if case.draws else {}
+        torch.set_num_threads(1)
+        one = case.call(*x, **how)
+        torch.set_num_threads(2)
+        for a, b in zip(one, case.call(*x, **how), strict=True):
+            assert torch.equal(a, b)
+
+
+@DRAWING
+def test_ranks_that_split_a_batch_draw_what_one_process_draws(case):
+    x = inputs_of(case, (8, 3, 5))
+    if case.name.startswith("q_sample"):
+        pytest.skip("the steps of a case go by the sample number: see test_diffusion.py")
+    whole = case.call(*x, seed=3)
+    for rank in range(4):
+        part = case.call(*[t[2 * rank : 2 * rank + 2] for t in x], seed=3, offset=2 * rank * 15)
+        for a, b in zip(part, whole, strict=True):
+            assert torch.equal(a, b[2 * rank : 2 * rank + 2])
+
+
+@DRAWING
+def test_concurrent_calls_from_python_threads(case):
+    x = inputs_of(case, (64, 500))
+    expected = case.call(*x, seed=3)
+    wrong = []
+
+    def work():
+        for _ in range(20):
+            if not all(torch.equal(a, b) for a, b in zip(case.call(*x, seed=3), expected, strict=True)):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@DRAWING
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"noise": torch.zeros(3, 5)}, ValueError),
+        ({"noise": torch.zeros(3, 4, dtype=torch.float64)}, TypeError),
+        ({"noise": torch.zeros(3, 4, device="meta")}, ValueError),
+        ({"noise": 1.0}, TypeError),
+        ({"noise": torch.zeros(3, 4), "seed": 1}, ValueError),
+        ({"seed": 1, "generator": torch.Generator()}, ValueError),
+        ({"seed": 1.5}, TypeError),
+        ({"seed": 1, "offset": -1}, ValueError),
+        ({"seed": 1, "offset": 1.0}, TypeError),
+    ],
+)
+def test_bad_noise_arguments_are_named(case, how, error):
+    with pytest.raises(error, match="|".join(how)):
+        case.call(*inputs_of(case, (3, 4)), **how)
+
+
+@EACH
+def test_bad_inputs_are_refused_before_any_work(case):
+    state = torch.get_rng_state()
+    good = inputs_of(case, (3, 4))
+    for i in range(case.inputs):
+        bad = [good[i].to(torch.int32), good[i].tolist()]
+        bad += [good[i][:2], good[i].double(), good[i].to("meta")] if i > 0 else []
+        for wrong in bad:
+            with pytest.raises((TypeError, ValueError), match="expected"):
+                case.call(*good[:i], wrong, *good[i + 1 :])
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from dgmkern.data import load
+from dgmkern.models.ddpm import DDPMConfig
+from dgmkern.train import RunConfig, TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture
+def tiny():
+    """RunConfig of a tiny DDPM on digits; keyword arguments go to TrainConfig."""
+
+    def make(model: DDPMConfig | None = None, **train) -> RunConfig:
+        model = model or DDPMConfig(channels=8, head_dim=16, timesteps=20)
+        train = {"steps": 12, "batch_size": 8, "warmup": 2, "checkpoint_every": 4} | train
+        return RunConfig("ddpm", model, "digits", (1, 8, 8), TrainConfig(**train))
+
+    return make
