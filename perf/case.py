@@ -23,9 +23,7 @@ class Setting:
 
     device: str = "cpu"
     threads: int = 1
-    capability: str | None = (
-        None  # instruction set in use: "avx512", "avx2", "baseline"; None without the native library
-    )
+    capability: str | None = None  # "avx512", "avx2", "baseline"; None without the native library
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ namespace dgm {
 namespace DGM_LEVEL {
 
 constexpr int kChunk = 512;
+constexpr int kLongChunk = 1 << 16;  // where nothing needs a buffer
 
 DGM_HD float to_float(bf16 x) { return bits_as<float>((uint32_t)x.bits << 16); }
 
@@ -43,6 +44,12 @@ DGM_HD f16 to_f16(float x) {  // to nearest, ties to even
   half = magnitude >= 0x47800000u ? 0x7c00u : half;
   half = magnitude > 0x7f800000u ? 0x7e00u : half;
   return {(uint16_t)(sign | half)};
+}
+
+// Fetch n elements while the noise of a chunk is being made, which leaves memory idle otherwise.
+template <class T>
+inline void prefetch(const T* x, int n) {
+  for (const char *p = (const char*)x, *end = (const char*)(x + n); p < end; p += 64) __builtin_prefetch(p);
 }
 
 // n elements of x in the compute type: x itself, or buffer filled from it

@@ -12,8 +12,13 @@ static void q_sample_loop(const QSample& args, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   NoiseReader<T> noise(args.noise);
   C x0_buffer[kChunk], eps_buffer[kChunk], x_t_buffer[kChunk], wanted_buffer[kChunk];
-  for (int64_t i = begin; i < end; i += kChunk) {
-    const int m = end - i < kChunk ? (int)(end - i) : kChunk;
+  const int chunk = sizeof(T) == sizeof(C) && args.noise.given != nullptr ? kLongChunk : kChunk;
+  for (int64_t i = begin; i < end; i += chunk) {
+    const int m = end - i < chunk ? (int)(end - i) : chunk;
+    if (args.noise.given == nullptr) {
+      prefetch((const T*)args.x0 + i, m);
+      prefetch((const T*)args.x_t + i, m);
+    }
     const C* __restrict eps = noise.read(i, m, eps_buffer);
     const C* __restrict x0 = read((const T*)args.x0 + i, m, x0_buffer);
     T* const x_t_memory = (T*)args.x_t + i;
@@ -47,8 +52,9 @@ template <class T>
 static void scale_loop(const Scale& args, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   C x_buffer[kChunk], out_buffer[kChunk];
-  for (int64_t i = begin; i < end; i += kChunk) {
-    const int m = end - i < kChunk ? (int)(end - i) : kChunk;
+  const int chunk = sizeof(T) == sizeof(C) ? kLongChunk : kChunk;
+  for (int64_t i = begin; i < end; i += chunk) {
+    const int m = end - i < chunk ? (int)(end - i) : chunk;
     const C* __restrict x = read((const T*)args.x + i, m, x_buffer);
     T* const memory = (T*)args.out + i;
     C* __restrict out = place(memory, out_buffer);

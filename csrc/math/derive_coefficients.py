@@ -117,12 +117,12 @@ def em1x_over_x2(x: mp.mpf) -> mp.mpf:
 def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
     """Constants by name (lowest power first) and the approximation error of each polynomial in exact arithmetic."""
     ln2 = mp.log(2)
-    hi = f32(float(ln2))
+    hi = round(float(ln2 * 2**16)) / 2**16  # 16 bits: n LN2_HI is exact in fp32 with and without an fma
     constants = {
         "RADIUS_LN2": [float(f32(float(4 * ln2 / 2**23)))],  # times the octave, which comes as a multiple of 2^23
         "LOG2E": [float(f32(float(1 / ln2)))],
-        "LN2_HI": [float(hi)],
-        "LN2_LO": [float(f32(float(ln2 - float(hi))))],
+        "LN2_HI": [hi],
+        "LN2_LO": [float(f32(float(ln2 - hi)))],
     }
     half = ln2 / 2 * (1 + mp.mpf(2) ** -18)  # rint(x / ln 2) is rounded: f may pass ln(2) / 2 by a little
     polynomials = {

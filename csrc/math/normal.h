@@ -7,7 +7,7 @@
 //   z0, z1 = r cos(pi/2 y), r sin(pi/2 y), negated and swapped so.
 // Only +, x, fma and sqrt, correctly rounded, signed conversion and integer operations: the same bits everywhere. No
 // libm, no comparison before the last step. Errors (derive_coefficients.py): mean 0.5 ulp of z, at most 3.1, near z = 0
-// and in the tails too; |z| <= 6.764. On sm_90 154 instructions make 4 normals, Philox included.
+// and in the tails too; |z| <= 6.764.
 #pragma once
 #include "philox.h"
 

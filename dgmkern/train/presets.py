@@ -7,9 +7,15 @@ from .config import TrainConfig
 
 # {(model, data): (model settings, training settings)}; what is not named keeps its dataclass default
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
-    ("ddpm", "digits"): ({"channels": 32, "multipliers": (1, 2)}, {"steps": 1300}),
-    ("ddpm", "mnist"): ({"channels": 32, "multipliers": (1, 2, 2)}, {"steps": 6000, "batch_size": 64}),
-    ("ddpm", "fashion-mnist"): ({"channels": 32, "multipliers": (1, 2, 2)}, {"steps": 6000, "batch_size": 64}),
+    ("ddpm", "digits"): ({"channels": 32}, {"steps": 1500, "lr": 2e-3, "channels_last": True}),
+    ("ddpm", "mnist"): (
+        {"channels": 32, "multipliers": (1, 2, 2)},
+        {"steps": 6000, "batch_size": 64, "channels_last": True},
+    ),
+    ("ddpm", "fashion-mnist"): (
+        {"channels": 32, "multipliers": (1, 2, 2)},
+        {"steps": 6000, "batch_size": 64, "channels_last": True},
+    ),
 }
 
 
