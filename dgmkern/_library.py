@@ -23,16 +23,21 @@ class MissingBackendError(RuntimeError):
     """`DGMKERN_BACKEND` asks for kernels that are not here."""
 
 
-def _load_native() -> str | None:
-    """Load the C++ kernels; None if that worked, else why not."""
-    path = _FOLDER / "libdgmkern.so"
+def _load(name: str, tool: str) -> str | None:
+    """Load a library of kernels; None if that worked, else why not."""
+    path = _FOLDER / name
     if not path.exists():
-        return "the native library was not built (no C++ compiler when dgmkern was installed?)"
+        return f"the native library was not built (no {tool} when dgmkern was installed?)"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         return f"the native library does not load: {error}"
     return None
+
+
+def _load_cuda() -> str | None:
+    """Load the CUDA kernels; no GPU is looked for."""
+    return "this torch has no CUDA" if torch.version.cuda is None else _load("libdgmkern_cuda.so", "nvcc")
 
 
 def _forced_backend() -> str | None:
@@ -46,8 +51,8 @@ FORCED = _forced_backend()
 # why an op has no kernel of a backend; None: it may have one
 MISSING: dict[str, str | None] = {
     "reference": None,
-    "cpp": "DGMKERN_BACKEND=reference" if FORCED == "reference" else _load_native(),
-    "cuda": "no CUDA kernels in this version",
+    "cpp": "DGMKERN_BACKEND=reference" if FORCED == "reference" else _load("libdgmkern.so", "C++ compiler"),
+    "cuda": "DGMKERN_BACKEND=reference" if FORCED == "reference" else _load_cuda(),
     "triton": "no Triton kernels in this version",
 }
 if FORCED is not None and MISSING[FORCED] is not None:

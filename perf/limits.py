@@ -10,6 +10,7 @@ import torch
 
 import dgmkern
 from perf.case import Setting
+from perf.machine import CpuUse
 from perf.timing import Plan, Stopwatch, Subject, interleave
 
 NORMAL_ELEMENTS = 1 << 22  # 16 MB of fp32: long enough to hide start-up, short enough to time in a second
@@ -44,6 +45,7 @@ class NormalRate:
 
     dgmkern: float | None
     torch: float
+    used_by_others: float | None = None  # share of all cores that other processes took meanwhile
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,9 +57,11 @@ def measure_normal_rate(setting: Setting, plan: Plan) -> NormalRate:
         "dgmkern": normals_subject(setting),
         "torch": Subject(lambda: torch.randn((NORMAL_ELEMENTS,), device=setting.device), setting.threads),
     }
+    use = CpuUse()
     samples, _ = interleave(subjects, plan, Stopwatch.of(setting.device))
+    used_by_others = use.by_others()
     rates = {name: NORMAL_ELEMENTS / sample.median for name, sample in samples.items()}
-    return NormalRate(rates.get("dgmkern"), rates["torch"])
+    return NormalRate(rates.get("dgmkern"), rates["torch"], used_by_others)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ NOISY = 0.1  # share of all cores taken by others
 OK, FAILED_CHECK, ERROR = "ok", "failed check", "error"
 
 
+def is_noisy(used_by_others: float | None) -> bool:
+    """Whether other processes took so much of the machine that figures mean little."""
+    return used_by_others is not None and used_by_others > NOISY
+
+
 @dataclass(frozen=True)
 class TargetResult:
     """A target, the figure reached and whether it is met; `reached` is None where a variant it names has no time."""
@@ -63,8 +68,8 @@ class CaseResult:
 
     @property
     def noisy(self) -> bool:
-        """Whether other processes took so much of the machine that the figures mean little."""
-        return self.used_by_others is not None and self.used_by_others > NOISY
+        """Whether the machine was too busy with other work."""
+        return is_noisy(self.used_by_others)
 
     @property
     def failed(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.limits import NormalRate
-from perf.measure import OK, CaseResult, TargetResult, VariantResult
+from perf.measure import OK, CaseResult, TargetResult, VariantResult, is_noisy
 
 SCHEMA = "dgmkern-perf/1"
 HEADERS = ("case", "variant", "time", "q1 .. q3", "vs base", "x limit", "target", "reached")
@@ -105,7 +105,8 @@ def heading(machine: dict[str, Any], versions: dict[str, Any], setting: dict[str
     ]
     if rate is not None:
         ours = f"dgmkern.normal {rate.dgmkern / 1e6:.0f} M/s" if rate.dgmkern else "dgmkern.normal failed"
-        lines.append(f"normals: {ours}, torch.randn {rate.torch / 1e6:.0f} M/s")
+        busy = f" (other processes used {rate.used_by_others:.0%} of the CPU)" if is_noisy(rate.used_by_others) else ""
+        lines.append(f"normals: {ours}, torch.randn {rate.torch / 1e6:.0f} M/s{busy}")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from dgmkern.train.presets import preset
 from dgmkern.train.trainer import Trainer
 from perf.case import Setting
 from perf.machine import CpuUse
-from perf.measure import NOISY
+from perf.measure import is_noisy
 from perf.report import duration, table
 from perf.timing import Plan, Subject, interleave, paired_speedup
 
@@ -94,7 +94,7 @@ def run(setting: Setting, plan: Plan = PLAN, *, markdown: bool = False) -> dict[
     ]
     print(f"training: DDPM on digits, batch {train.batch_size}, {train.precision}, whole steps with optimizer and EMA")
     print(table(("", "images/s", "step", "vs off", "q1 .. q3"), rows, markdown=markdown, left=1), flush=True)
-    if used_by_others is not None and used_by_others > NOISY:
+    if is_noisy(used_by_others):
         print(f"training: other processes used {used_by_others:.0%} of the CPU meanwhile", flush=True)
     return {
         "used_by_others": used_by_others,

@@ -5,17 +5,16 @@ from typing import Any
 from ..models import model_classes
 from .config import TrainConfig
 
-# {(model, data): (model settings, training settings)}; what is not named keeps its dataclass default
+# (model settings, training settings); what is not named keeps its dataclass default
+_MNIST = (
+    {"channels": 32, "multipliers": (1, 2, 2)},
+    {"steps": 6000, "batch_size": 64, "channels_last": True},
+)
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
+    # some 95 s of training on two cores of an EPYC Zen 5, and as good at lr 1e-3 in bf16 (60 s)
     ("ddpm", "digits"): ({"channels": 32}, {"steps": 1500, "lr": 2e-3, "channels_last": True}),
-    ("ddpm", "mnist"): (
-        {"channels": 32, "multipliers": (1, 2, 2)},
-        {"steps": 6000, "batch_size": 64, "channels_last": True},
-    ),
-    ("ddpm", "fashion-mnist"): (
-        {"channels": 32, "multipliers": (1, 2, 2)},
-        {"steps": 6000, "batch_size": 64, "channels_last": True},
-    ),
+    ("ddpm", "mnist"): _MNIST,
+    ("ddpm", "fashion-mnist"): _MNIST,
 }
 
 

@@ -1,0 +1,26 @@
+"""The constants of csrc/math are what their derivation gives."""
+
+import pathlib
+import subprocess
+import sys
+
+MATH = pathlib.Path(__file__).parents[2] / "csrc" / "math"
+HEADERS = [MATH / "normal.h", MATH / "exponential.h"]
+
+
+def check(*files: pathlib.Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, MATH / "derive_coefficients.py", "--check", *files]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_headers_hold_the_derived_constants():
+    run = check(*HEADERS)
+    assert run.returncode == 0, run.stdout
+
+
+def test_a_changed_digit_is_noticed(tmp_path):
+    spoiled = tmp_path / "normal.h"
+    spoiled.write_text(HEADERS[0].read_text().replace("0x1.fffec0p-4f", "0x1.fffee0p-4f"))
+    run = check(spoiled, HEADERS[1])
+    assert run.returncode == 1
+    assert "RADIUS[0]" in run.stdout
