@@ -45,9 +45,10 @@ class BuildWithCMake(build_ext):
         )
 
     def copy_extensions_to_source(self) -> None:  # editable and --inplace
-        super().copy_extensions_to_source()
-        for library in pathlib.Path(self.build_lib, "dgmkern").glob("libdgmkern*.so"):
-            shutil.copy2(library, ROOT / "dgmkern" / library.name)
+        for library in pathlib.Path(self.build_lib, "dgmkern").glob("*.so"):
+            beside = ROOT / "dgmkern" / f".{library.name}.new"
+            shutil.copy2(library, beside)
+            beside.replace(ROOT / "dgmkern" / library.name)  # a process that uses the old file keeps it
 
     def spawn_all(self, *commands: list[str]) -> None:
         for command in commands:

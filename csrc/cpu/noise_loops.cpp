@@ -1,22 +1,17 @@
 #include "noise_loops.h"
 
-#include "../math/normal.h"
 #include "chunks.h"
 #include "normals.h"
+#include "tile.h"
 
 namespace dgm {
 namespace DGM_LEVEL {
 
 using L = SimdLanes;
-constexpr int kTile = 4 * L::width;  // normals of one Philox call on every lane
-
 static DGM_HD void tile(float* out, uint32_t k0, uint32_t k1, uint64_t counter) {
-  L::U w0, w1, w2, w3;
-  L::words(counter, k0, k1, w0, w1, w2, w3);
-  L::F z0, z1, z2, z3;
-  box_muller<L>(w0, w1, z0, z1);
-  box_muller<L>(w2, w3, z2, z3);
-  L::store_tile(out, z0, z1, z2, z3);
+  L::F z[4];
+  draw_tile(z, k0, k1, counter);
+  __builtin_memcpy(out, z, sizeof(z));
 }
 
 void normals(float* out, uint64_t seed, uint64_t first, int64_t n) {
@@ -72,10 +67,12 @@ static void words(uint32_t* out, uint64_t seed, uint64_t first, int64_t n) {
   for (int64_t i = 0; i < n; i += L::width) {
     L::U w0, w1, w2, w3;
     L::words(first + (uint64_t)i, k0, k1, w0, w1, w2, w3);
-    float edge[kTile];
-    L::store_tile(edge, L::from_bits(w0), L::from_bits(w1), L::from_bits(w2), L::from_bits(w3));
+    L::F ordered[4] = {L::from_bits(w0), L::from_bits(w1), L::from_bits(w2), L::from_bits(w3)};
+    L::in_order(ordered[0], ordered[1], ordered[2], ordered[3]);
+    uint32_t edge[kTile];
+    __builtin_memcpy(edge, ordered, sizeof(ordered));
     const int64_t m = n - i < L::width ? n - i : L::width;
-    for (int64_t j = 0; j < 4 * m; ++j) out[4 * i + j] = bits_as<uint32_t>(edge[j]);
+    for (int64_t j = 0; j < 4 * m; ++j) out[4 * i + j] = edge[j];
   }
 }
 

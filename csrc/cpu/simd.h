@@ -45,7 +45,7 @@ struct SimdLanes {
     return (U)_mm512_mask_moveldup_ps((__m512)a, 0xAAAA, (__m512)b);
   }
   // Philox words of tile indices first ... first + 15. Two halves of 8 counters; they are arranged so that
-  // interleaving them puts tile index 4 i + j into 32-bit lane 4 j + i, which is what store_tile() wants.
+  // interleaving them puts tile index 4 i + j into 32-bit lane 4 j + i, which is what in_order() wants.
   static DGM_HD void words(uint64_t first, uint32_t k0, uint32_t k1, U& w0, U& w1, U& w2, U& w3) {
     const W order = {0, 8, 1, 9, 2, 10, 3, 11};
     W a0 = order + first, a1 = a0 >> 32, a2, a3;
@@ -57,15 +57,15 @@ struct SimdLanes {
     w2 = merge(a2, b2);
     w3 = merge(a3, b3);
   }
-  // out[4 c + lane] = z_lane of tile index c
-  static DGM_HD void store_tile(float* out, F z0, F z1, F z2, F z3) {
+  // in place: z0 ... z3 become the normals of the tile in order
+  static DGM_HD void in_order(F& z0, F& z1, F& z2, F& z3) {
     const __m512 a = _mm512_unpacklo_ps((__m512)z0, (__m512)z1), b = _mm512_unpackhi_ps((__m512)z0, (__m512)z1);
     const __m512 c = _mm512_unpacklo_ps((__m512)z2, (__m512)z3), d = _mm512_unpackhi_ps((__m512)z2, (__m512)z3);
     const __m512d ad = (__m512d)a, bd = (__m512d)b, cd = (__m512d)c, dd = (__m512d)d;
-    _mm512_storeu_ps(out, (__m512)_mm512_unpacklo_pd(ad, cd));
-    _mm512_storeu_ps(out + 16, (__m512)_mm512_unpackhi_pd(ad, cd));
-    _mm512_storeu_ps(out + 32, (__m512)_mm512_unpacklo_pd(bd, dd));
-    _mm512_storeu_ps(out + 48, (__m512)_mm512_unpackhi_pd(bd, dd));
+    z0 = (F)_mm512_unpacklo_pd(ad, cd);
+    z1 = (F)_mm512_unpackhi_pd(ad, cd);
+    z2 = (F)_mm512_unpacklo_pd(bd, dd);
+    z3 = (F)_mm512_unpackhi_pd(bd, dd);
   }
 };
 
@@ -114,14 +114,15 @@ struct SimdLanes {
     w2 = merge(a2, b2);
     w3 = merge(a3, b3);
   }
-  static DGM_HD void store_tile(float* out, F z0, F z1, F z2, F z3) {
+  // in place: z0 ... z3 become the normals of the tile in order
+  static DGM_HD void in_order(F& z0, F& z1, F& z2, F& z3) {
     const __m256 a = _mm256_unpacklo_ps((__m256)z0, (__m256)z1), b = _mm256_unpackhi_ps((__m256)z0, (__m256)z1);
     const __m256 c = _mm256_unpacklo_ps((__m256)z2, (__m256)z3), d = _mm256_unpackhi_ps((__m256)z2, (__m256)z3);
     const __m256d ad = (__m256d)a, bd = (__m256d)b, cd = (__m256d)c, dd = (__m256d)d;
-    _mm256_storeu_ps(out, (__m256)_mm256_unpacklo_pd(ad, cd));
-    _mm256_storeu_ps(out + 8, (__m256)_mm256_unpackhi_pd(ad, cd));
-    _mm256_storeu_ps(out + 16, (__m256)_mm256_unpacklo_pd(bd, dd));
-    _mm256_storeu_ps(out + 24, (__m256)_mm256_unpackhi_pd(bd, dd));
+    z0 = (F)_mm256_unpacklo_pd(ad, cd);
+    z1 = (F)_mm256_unpackhi_pd(ad, cd);
+    z2 = (F)_mm256_unpacklo_pd(bd, dd);
+    z3 = (F)_mm256_unpackhi_pd(bd, dd);
   }
 };
 
@@ -135,12 +136,7 @@ struct SimdLanes : ScalarLanes {
     w1 = (U)(first >> 32);
     philox_of_index<ScalarLanes>(w0, w1, w2, w3, k0, k1);
   }
-  static DGM_HD void store_tile(float* out, F z0, F z1, F z2, F z3) {
-    out[0] = z0;
-    out[1] = z1;
-    out[2] = z2;
-    out[3] = z3;
-  }
+  static DGM_HD void in_order(F&, F&, F&, F&) {}
 };
 
 #endif
