@@ -12,7 +12,9 @@ demo: build
 	$(PY) -m perf --demo
 	@echo "samples: $(RUN)/samples.png  loss: $(RUN)/loss.png"
 
+# the contract of the ops holds for the plain torch reference too
 test: build
+	DGMKERN_BACKEND=reference $(PY) -m pytest -q python_tests/ops/test_contract.py
 	$(PY) -m pytest -q
 
 test-slow: build

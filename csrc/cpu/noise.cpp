@@ -5,8 +5,7 @@ namespace dgm {
 namespace {
 
 Tensor normal(std::vector<int64_t> size, const Tensor& seed, int64_t offset, ScalarType type) {
-  require(seed.scalar_type() == ScalarType::Long && seed.numel() == 1, "seed: expected an int64 tensor of one element");
-  require(offset >= 0, "offset: expected a number of elements >= 0");
+  require_drawable(seed, offset);
   const Dtype dtype = dtype_of(type);
   Tensor out = torch::stable::empty(size, type);
   const uint64_t key = (uint64_t)*seed.const_data_ptr<int64_t>();

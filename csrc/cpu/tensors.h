@@ -107,6 +107,11 @@ inline void require_alike(const Tensor& x, const Tensor& like, const char* name)
 // Elements per sample of [N, ...]; 1 for a tensor without dimensions.
 inline int64_t inner_of(const Tensor& x) { return x.dim() == 0 || x.size(0) == 0 ? 1 : x.numel() / x.size(0); }
 
+inline void require_drawable(const Tensor& seed, int64_t offset) {
+  require(seed.scalar_type() == ScalarType::Long && seed.numel() == 1, "seed: expected an int64 tensor of one element");
+  require(offset >= 0, "offset: expected a number of elements >= 0");
+}
+
 // The noise of an op on x, which works in `layout`. `kept` keeps a dense copy of given noise alive.
 inline NoiseSource noise_of(const Tensor& x, MemoryFormat layout, const std::optional<Tensor>& noise,
                             const std::optional<Tensor>& seed, int64_t offset, Tensor& kept) {
@@ -117,9 +122,8 @@ inline NoiseSource noise_of(const Tensor& x, MemoryFormat layout, const std::opt
     source.given = kept.const_data_ptr();
     return source;
   }
-  require(seed.has_value() && seed->scalar_type() == ScalarType::Long && seed->numel() == 1 && seed->is_cpu(),
-          "seed: expected an int64 CPU tensor of one element where no noise is given");
-  require(offset >= 0, "offset: expected a number of elements >= 0");
+  require(seed.has_value() && seed->is_cpu(), "seed: expected a CPU tensor where no noise is given");
+  require_drawable(*seed, offset);
   source.seed = (uint64_t)*seed->const_data_ptr<int64_t>();
   source.first = (uint64_t)offset;
   if (layout != MemoryFormat::Contiguous) {
