@@ -16,7 +16,6 @@ namespace dgm {
 namespace DGM_LEVEL {
 
 constexpr int kChunk = 512;
-constexpr int kLongChunk = 1 << 16;  // where nothing needs a buffer
 
 DGM_HD float to_float(bf16 x) { return bits_as<float>((uint32_t)x.bits << 16); }
 

@@ -43,6 +43,7 @@ static void q_sample_loop(const QSample& args, int64_t begin, int64_t end) {
 
 // fp32, noise drawn, in logical order: the noise never leaves the registers.
 static void q_sample_in_registers(const QSample& args, int64_t begin, int64_t end) {
+  using L = SimdLanes;
   const uint32_t k0 = (uint32_t)args.noise.seed, k1 = (uint32_t)(args.noise.seed >> 32);
   const uint64_t first = args.noise.first;
   const float* x0 = (const float*)args.x0;
@@ -59,11 +60,11 @@ static void q_sample_in_registers(const QSample& args, int64_t begin, int64_t en
     const int64_t odd = (int64_t)((4 - (first + (uint64_t)i) % 4) % 4), head = i + odd < to ? i + odd : to;
     if (head > i) edge(i, head, signal, sigma);
     for (i = head; i + kTile <= to; i += kTile) {
-      SimdLanes::F eps[4], x[4];
+      L::F eps[4], x[4];
       prefetch(x0 + i + 16 * kTile, kTile);
       draw_tile(eps, k0, k1, (first + (uint64_t)i) / 4);
       __builtin_memcpy(x, x0 + i, sizeof(x));
-      for (int k = 0; k < 4; ++k) x[k] = signal * x[k] + sigma * eps[k];
+      for (int k = 0; k < 4; ++k) x[k] = noised(L::number(signal), L::number(sigma), x[k], eps[k]);
       __builtin_memcpy(x_t + i, x, sizeof(x));
     }
     if (i < to) edge(i, to, signal, sigma);
@@ -87,9 +88,8 @@ template <class T>
 static void scale_loop(const Scale& args, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   C x_buffer[kChunk], out_buffer[kChunk];
-  const int chunk = sizeof(T) == sizeof(C) ? kLongChunk : kChunk;
-  for (int64_t i = begin; i < end; i += chunk) {
-    const int m = end - i < chunk ? (int)(end - i) : chunk;
+  for (int64_t i = begin; i < end; i += kChunk) {
+    const int m = end - i < kChunk ? (int)(end - i) : kChunk;
     const C* __restrict x = read((const T*)args.x + i, m, x_buffer);
     T* const memory = (T*)args.out + i;
     C* __restrict out = place(memory, out_buffer);
