@@ -16,6 +16,7 @@ BACKENDS = ("reference", "cpp", "cuda", "triton")
 _FOLDER = pathlib.Path(__file__).parent
 _LIBRARY = torch.library.Library("dgmkern", "FRAGMENT")
 _OPS: dict[str, torch._ops.OpOverload] = {}
+_REFERENCES: dict[torch._ops.OpOverload, Callable] = {}
 _single_level: dict[type[Function], type] = {}
 
 
@@ -67,8 +68,9 @@ def define(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOve
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"dgmkern::{name}", fake, lib=_LIBRARY)
-    _OPS[name] = getattr(torch.ops.dgmkern, name).default
-    return _OPS[name]
+    op = _OPS[name] = getattr(torch.ops.dgmkern, name).default
+    _REFERENCES[op] = reference
+    return op
 
 
 def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> None:
@@ -95,6 +97,93 @@ def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> No
             return op(*args)
 
     _LIBRARY.impl(op._schema.name.partition("::")[2], kernel, "Autograd")
+
+
+def differentiable(
+    op: torch._ops.OpOverload, backward: torch._ops.OpOverload, by: tuple[str, ...], *, drawn_as: str | None = None
+) -> type[Function]:
+    """Make `op` differentiable any number of times; returns the Function for `call`.
+
+    `backward` takes the gradients of the outputs of `op`, then its arguments, and returns the gradients by the
+    arguments named in `by`. What it does not give (the gradient by given noise, and every gradient of `backward`
+    itself) comes from torch.func.vjp of the op's reference, on noise materialized from the seed where the op draws:
+    as many numbers as the argument named `drawn_as` has.
+    """
+    again = _function(backward, {}, None, drawn_as)
+    once = _function(op, {name: i for i, name in enumerate(by)}, (backward, again), drawn_as)
+    register_autograd(backward, again)
+    register_autograd(op, once)
+    return once
+
+
+def _function(
+    op: torch._ops.OpOverload,
+    given: dict[str, int],
+    backward: tuple[torch._ops.OpOverload, type[Function]] | None,
+    drawn_as: str | None,
+) -> type[Function]:
+    """An autograd Function of `op`. `backward` gives the gradient by argument `name` as its output number given[name];
+    the reference gives the others."""
+    schema = op._schema.arguments
+    names = [a.name for a in schema]
+    tensors = [i for i, a in enumerate(schema) if "Tensor" in str(a.type)]
+    others = [i for i in range(len(schema)) if i not in tensors]
+
+    class Differentiable(Function):
+        @staticmethod
+        def forward(ctx, *args):
+            ctx.save_for_backward(*[args[i] for i in tensors])
+            ctx.others = [args[i] for i in others]
+            return below_autograd(op, *args)
+
+        @staticmethod
+        def backward(ctx, *cotangents):
+            args = [None] * len(schema)
+            for i, x in zip((*tensors, *others), (*ctx.saved_tensors, *ctx.others), strict=True):
+                args[i] = x
+            grads = [None] * len(schema)
+            wanted = [i for i in tensors if ctx.needs_input_grad[i]]
+            if any(names[i] in given for i in wanted):
+                found = call(*backward, *cotangents, *args)
+                found = found if isinstance(found, (tuple, list)) else (found,)
+                for i in wanted:
+                    if names[i] in given:
+                        grads[i] = found[given[names[i]]]
+            rest = [i for i in wanted if names[i] not in given]
+            if rest:
+                if drawn_as is not None:
+                    args = _with_noise(names, args, drawn_as)
+                for i, grad in zip(rest, _vjp(_REFERENCES[op], args, rest, cotangents), strict=True):
+                    grads[i] = grad
+            return tuple(grads)
+
+    Differentiable.__name__ = Differentiable.__qualname__ = op._schema.name.partition("::")[2]
+    return Differentiable
+
+
+def _with_noise(names: list[str], args: list, drawn_as: str) -> list:
+    """`args` with the noise of their seed in place of the seed."""
+    noise, seed, offset = (names.index(name) for name in ("noise", "seed", "offset"))
+    if args[noise] is not None:
+        return args
+    args = list(args)
+    shape = args[names.index(drawn_as)].shape
+    args[noise] = torch.ops.dgmkern.normal(shape, args[seed], args[offset], torch.float32)
+    args[seed] = None
+    return args
+
+
+def _vjp(function: Callable, args: list, wanted: list[int], cotangents: tuple) -> tuple[torch.Tensor, ...]:
+    """The products of `cotangents` with the Jacobians of `function` by its arguments number `wanted`."""
+
+    def of_wanted(*xs):
+        full = list(args)
+        for i, x in zip(wanted, xs, strict=True):
+            full[i] = x
+        return function(*full)
+
+    _, pull_back = torch.func.vjp(of_wanted, *[args[i] for i in wanted])
+    return pull_back(cotangents if len(cotangents) > 1 else cotangents[0])
 
 
 def with_defaults(op: torch._ops.OpOverload, args: tuple) -> tuple:

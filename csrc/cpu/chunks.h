@@ -72,6 +72,16 @@ inline const float* read(const f16* __restrict x, int n, float* __restrict buffe
   return buffer;
 }
 
+// the same, always into buffer
+inline void read_into(const float* __restrict x, int n, float* __restrict buffer) {
+  for (int i = 0; i < n; ++i) buffer[i] = x[i];
+}
+inline void read_into(const double* __restrict x, int n, double* __restrict buffer) {
+  for (int i = 0; i < n; ++i) buffer[i] = x[i];
+}
+inline void read_into(const bf16* x, int n, float* buffer) { read(x, n, buffer); }
+inline void read_into(const f16* x, int n, float* buffer) { read(x, n, buffer); }
+
 // where to put n results that are to end up in x: x itself, or buffer, for write() to convert
 inline float* place(float* x, float*) { return x; }
 inline double* place(double* x, double*) { return x; }
@@ -97,6 +107,12 @@ inline void write(f16* __restrict x, int n, const float* __restrict buffer) {
 #endif
   for (; i < n; ++i) x[i] = to_f16(buffer[i]);
 }
+
+// the same where the results never lie in x itself
+inline void write_from(float* __restrict x, int n, const float* __restrict results) { read_into(results, n, x); }
+inline void write_from(double* __restrict x, int n, const double* __restrict results) { read_into(results, n, x); }
+inline void write_from(bf16* x, int n, const float* results) { write(x, n, results); }
+inline void write_from(f16* x, int n, const float* results) { write(x, n, results); }
 
 }  // namespace DGM_LEVEL
 }  // namespace dgm

@@ -3,6 +3,7 @@
 #include "dtypes.h"
 #include "levels.h"
 #include "noise_source.h"
+#include "operand.h"
 
 namespace dgm {
 
@@ -10,10 +11,9 @@ enum class Target { none, eps, v };
 
 struct QSample {
   Dtype dtype;
-  const void* x0;
-  void* x_t;
+  Operand x0, x_t;
   Target target;
-  void* wanted;  // of the target
+  Operand wanted;  // of the target
   int64_t inner;
   const int64_t* t;              // [N], in range
   const double *signal, *sigma;  // [T]: sqrt(abar_t), sqrt(1 - abar_t)
@@ -22,8 +22,7 @@ struct QSample {
 
 struct Scale {
   Dtype dtype;
-  const void* x;
-  void* out;
+  Operand x, out;
   int64_t inner;
   const int64_t* t;
   const double* factor;  // [T]

@@ -3,41 +3,36 @@
 #include "dtypes.h"
 #include "levels.h"
 #include "noise_source.h"
+#include "operand.h"
 
 namespace dgm {
 
 struct Gaussian {
   Dtype dtype;
-  const void *mu, *logvar;
-  const void *mu_p = nullptr, *logvar_p = nullptr;  // of the prior; null: N(0, 1)
+  Operand mu, logvar;
+  Operand mu_p, logvar_p;  // of the prior; without data: N(0, 1)
   int64_t inner;
   NoiseSource noise;
 };
 
-// Outputs may be null: what is not asked for is not computed.
-struct GaussianForward {
-  Gaussian in;
-  void* z = nullptr;          // sample
-  void* kl = nullptr;         // KL per element
-  double* kl_sums = nullptr;  // [samples, parts]: KL summed over each part of a sample
+// An output without data is not asked for and not computed.
+struct GaussianForward : Gaussian {
+  Operand z;   // sample
+  Operand kl;  // KL per element
 };
 
-struct GaussianBackward {
-  Gaussian in;
-  const void* grad_z = nullptr;     // null: zero
-  const void* grad_kl = nullptr;    // null: zero
-  bool grad_kl_per_sample = false;  // grad_kl is [N] in the compute dtype, else like mu
-  void* dmu = nullptr;              // null: not wanted
-  void* dlogvar = nullptr;
-  void* dlogvar_p = nullptr;
+struct GaussianBackward : Gaussian {
+  Operand grad_z;                        // without data: zero
+  Operand grad_kl;                       // per element
+  const void* grad_kl_sample = nullptr;  // or per sample, [N] in the compute type; neither: zero
+  Operand dmu, dlogvar, dlogvar_p;       // dmu and dlogvar_p where wanted
 };
-
-// Sums over a sample are taken over parts of it of this many elements, so that they do not depend on the threads.
-constexpr int64_t kPart = 8192;
 
 struct GaussianLoops {
-  // parts begin to end (kPart elements of a sample each, the last one shorter), counted over all samples
+  // z or kl, elements begin to end, in memory order
   void (*forward)(const GaussianForward& args, int64_t begin, int64_t end);
+  // KL summed over the parts begin to end (pointwise.h: sum_parts), and z
+  void (*forward_sums)(const GaussianForward& args, double* sums, int64_t all, int64_t begin, int64_t end);
   // elements begin to end, in memory order
   void (*backward)(const GaussianBackward& args, int64_t begin, int64_t end);
 };

@@ -17,6 +17,8 @@ class NoiseReader {
 
   explicit NoiseReader(const NoiseSource& source) : source_(source) {}
 
+  bool draws() const { return source_.given == nullptr; }
+
   // Noise of the m <= kChunk elements from memory index i; buffer holds kChunk numbers.
   const C* read(int64_t i, int m, C* buffer) {
     if (source_.given != nullptr) return DGM_LEVEL::read((const T*)source_.given + i, m, buffer);
@@ -62,7 +64,7 @@ class NoiseReader {
 
   static constexpr int64_t kBlock = 16384;
 
-  const NoiseSource& source_;
+  const NoiseSource source_;
   int64_t begin_ = 0, end_ = 0;  // memory indices in block_
   float drawn_[kChunk];
   float block_[kBlock];

@@ -1,0 +1,52 @@
+"""What a contract case is, and what the families' eager formulas share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def as_they_are(x: list[Tensor]) -> list[Tensor]:
+    return x
+
+
+@dataclass(frozen=True)
+class Case:
+    """`call` and `eager` take the inputs (all differentiable) and keyword noise= or seed= where the op draws.
+
+    Attributes:
+        inputs: number of fp64 tensors of normals, of the shape that a test asks for, that `domain` makes inputs of.
+        domain: normals -> inputs, for an op whose inputs differ in shape or take no negative numbers, say.
+        fits: whether the op takes inputs made of this shape.
+        noise_as: number of the input whose shape the noise has.
+        limits: numbers of the inputs where an infinity makes the eager formula NaN (inf - inf) and ours its limit.
+        same_dtype: whether all inputs must have the dtype of the first.
+        splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
+    """
+
+    name: str
+    inputs: int
+    call: Callable[..., tuple[Tensor, ...]]
+    eager: Callable[..., tuple[Tensor, ...]]
+    draws: bool
+    domain: Callable[[list[Tensor]], list[Tensor]] = as_they_are
+    fits: Callable[[tuple[int, ...]], bool] = lambda shape: True
+    noise_as: int = 0
+    limits: tuple[int, ...] = ()
+    same_dtype: bool = True
+    splits: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def make(self, shape, dtype=torch.float32, spread=1.0, seed=17) -> list[Tensor]:
+        """Inputs of a dtype, made of normals of `shape` times `spread`."""
+        generator = torch.Generator().manual_seed(seed)
+        normals = [torch.randn(shape, generator=generator, dtype=torch.float64) * spread for _ in range(self.inputs)]
+        return [x.to(dtype) for x in self.domain(normals)]
+
+
+def summed(x: Tensor) -> Tensor:
+    """Over all dimensions but the first. [N, ...] -> [N]"""
+    return x.sum(tuple(range(1, x.dim()))) if x.dim() > 1 else x
