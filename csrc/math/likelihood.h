@@ -32,4 +32,10 @@ DGM_HD void gaussian_nll_grad(C x, C mean, C logvar, C& dmean, C& dlogvar) {
   dlogvar = (C)0.5 * ((C)1 - diff * scaled);
 }
 
+// Multinomial, without its coefficient: -count log p; a count of 0 adds nothing, even where p = 0.
+template <class C>
+DGM_HD C multinomial_nll(C log_prob, C count) {
+  return count == (C)0 ? (C)0 : -count * log_prob;
+}
+
 }  // namespace dgm
