@@ -100,30 +100,39 @@ def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> No
 
 
 def differentiable(
-    op: torch._ops.OpOverload, backward: torch._ops.OpOverload, by: tuple[str, ...], *, drawn_as: str | None = None
+    op: torch._ops.OpOverload,
+    backward: torch._ops.OpOverload | None = None,
+    by: tuple[str, ...] = (),
+    *,
+    minus: dict[str, str] | None = None,
+    drawn_as: str | None = None,
 ) -> type[Function]:
     """Make `op` differentiable any number of times; returns the Function for `call`.
 
     `backward` takes the gradients of the outputs of `op`, then its arguments, and returns the gradients by the
-    arguments named in `by`. What it does not give (the gradient by given noise, and every gradient of `backward`
-    itself) comes from torch.func.vjp of the op's reference, on noise materialized from the seed where the op draws:
-    as many numbers as the argument named `drawn_as` has.
+    arguments named in `by`; an argument named in `minus` has the negative of another's. What it does not give (the
+    gradient by given noise, and every gradient of `backward` itself) comes from torch.func.vjp of the op's reference,
+    on noise materialized from the seed where the op draws: as many numbers as the argument named `drawn_as` has.
     """
-    again = _function(backward, {}, None, drawn_as)
-    once = _function(op, {name: i for i, name in enumerate(by)}, (backward, again), drawn_as)
-    register_autograd(backward, again)
+    again = None
+    if backward is not None:
+        again = _function(backward, {}, None, drawn_as)
+        register_autograd(backward, again)
+    given = {name: (i, 1) for i, name in enumerate(by)}
+    given |= {name: (by.index(other), -1) for name, other in (minus or {}).items()}
+    once = _function(op, given, (backward, again), drawn_as)
     register_autograd(op, once)
     return once
 
 
 def _function(
     op: torch._ops.OpOverload,
-    given: dict[str, int],
+    given: dict[str, tuple[int, int]],
     backward: tuple[torch._ops.OpOverload, type[Function]] | None,
     drawn_as: str | None,
 ) -> type[Function]:
-    """An autograd Function of `op`. `backward` gives the gradient by argument `name` as its output number given[name];
-    the reference gives the others."""
+    """An autograd Function of `op`. `backward` gives the gradient by argument `name` as its output number given[name][0]
+    with the sign given[name][1]; the reference gives the others."""
     schema = op._schema.arguments
     names = [a.name for a in schema]
     tensors = [i for i, a in enumerate(schema) if "Tensor" in str(a.type)]
@@ -148,7 +157,8 @@ def _function(
                 found = found if isinstance(found, (tuple, list)) else (found,)
                 for i in wanted:
                     if names[i] in given:
-                        grads[i] = found[given[names[i]]]
+                        number, sign = given[names[i]]
+                        grads[i] = found[number] if sign > 0 else -found[number]
             rest = [i for i in wanted if names[i] not in given]
             if rest:
                 if drawn_as is not None:
@@ -164,7 +174,7 @@ def _function(
 def _with_noise(names: list[str], args: list, drawn_as: str) -> list:
     """`args` with the noise of their seed in place of the seed."""
     noise, seed, offset = (names.index(name) for name in ("noise", "seed", "offset"))
-    if args[noise] is not None:
+    if args[seed] is None:
         return args
     args = list(args)
     shape = args[names.index(drawn_as)].shape

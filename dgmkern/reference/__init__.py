@@ -1,5 +1,5 @@
 """The specification of every op in plain torch: what kernels are tested against, and what runs where there is none."""
 
-from . import diffusion, gaussian, likelihood, noise
+from . import diffusion, gaussian, likelihood, multinomial, noise, reverse
 
-__all__ = ["diffusion", "gaussian", "likelihood", "noise"]
+__all__ = ["diffusion", "gaussian", "likelihood", "multinomial", "noise", "reverse"]
