@@ -131,8 +131,8 @@ def _function(
     backward: tuple[torch._ops.OpOverload, type[Function]] | None,
     drawn_as: str | None,
 ) -> type[Function]:
-    """An autograd Function of `op`. `backward` gives the gradient by argument `name` as its output number given[name][0]
-    with the sign given[name][1]; the reference gives the others."""
+    """An autograd Function of `op`. With number, sign = given[name], the gradient by argument `name` is output `number`
+    of `backward` with that sign; the reference gives the others."""
     schema = op._schema.arguments
     names = [a.name for a in schema]
     tensors = [i for i, a in enumerate(schema) if "Tensor" in str(a.type)]

@@ -28,7 +28,8 @@ def multinomial_nll_backward(grad: Tensor, log_probs: Tensor, counts: Tensor) ->
 def _rows_and_columns(crow: Tensor, col: Tensor, n: int, v: int) -> tuple[Tensor, Tensor, Tensor]:
     """Row and column of each non-zero, both clamped to what is there, and whether both were.
 
-    Raises on the CPU for indices that do not fit; on an accelerator, where a look would sync, and in a compiled graph, the caller makes them NaN.
+    Raises on the CPU for indices that do not fit; on an accelerator, where a look would sync, and in a compiled graph
+    the caller makes them NaN.
     """
     if crow.device.type == "cpu" and not torch.compiler.is_compiling():
         if crow.dim() != 1 or len(crow) != n + 1 or crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():

@@ -364,7 +364,7 @@ def test_bad_inputs_are_refused_before_any_work(case):
     state = torch.get_rng_state()
     good = inputs_of(case, (3, 4))
     for i in range(len(good)):
-        bad = [good[i].to(torch.int32), good[i].tolist()]
+        bad = [good[i].to(torch.complex64 if i in case.integers else torch.int32), good[i].tolist()]
         bad += [good[i][:2], good[i].to("meta")] if i > 0 else []
         bad += [good[i].double()] if i > 0 and case.same_dtype else []
         for wrong in bad:

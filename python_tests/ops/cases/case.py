@@ -22,6 +22,7 @@ class Case:
         noise_as: number of the input whose shape the noise has.
         limits: numbers of the inputs where an infinity makes the eager formula NaN (inf - inf) and ours its limit.
         same_dtype: whether all inputs must have the dtype of the first.
+        integers: numbers of the inputs that may be integers.
         splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
     """
 
@@ -35,6 +36,7 @@ class Case:
     noise_as: int = 0
     limits: tuple[int, ...] = ()
     same_dtype: bool = True
+    integers: tuple[int, ...] = ()
     splits: bool = True
 
     def __str__(self) -> str:
