@@ -11,11 +11,26 @@ using In = const C* const*;
 
 // (in, terms, from, to): the negative log-likelihood of each element
 
+// Eight elements share a logarithm, that of the product of their 1 + e^-|l|, kept as what it exceeds 1 by so that small
+// e^-|l| count in full: [1024, 784] in FORWARD instead of 0.51 ms on one thread.
 template <class C>
 static DGM_HD void bernoulli_body(In<C> in, C* terms, int from, int to) {
+  constexpr int together = 8;
   const C *logits = in[0], *x = in[1];
+  const int each = (to - from) / (together * kLanes) * kLanes, rest = from + together * each;
   DGM_INDEPENDENT
-  for (int j = from; j < to; ++j) terms[j] = bernoulli_nll(logits[j], x[j]);
+  for (int j = from; j < from + each; ++j) {
+    C linear = 0, excess = 0;
+    for (int k = 0; k < together; ++k) {
+      const C logit = logits[j + k * each], y = exp_minus_abs(logit);
+      linear += bernoulli_linear(logit, x[j + k * each]);
+      excess = multiply_add(excess, y, excess + y);
+    }
+    terms[j] = linear + log1p_of(excess);
+  }
+  for (int j = from + each; j < rest; ++j) terms[j] = 0;
+  DGM_INDEPENDENT
+  for (int j = rest; j < to; ++j) terms[j] = bernoulli_nll(logits[j], x[j]);
 }
 
 template <class C>

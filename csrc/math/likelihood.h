@@ -5,10 +5,15 @@
 
 namespace dgm {
 
-// Bernoulli: softplus(l) - x l, as (1 - x) max(l, 0) - x min(l, 0) + ln(1 + e^-|l|), in which nothing cancels.
+// Bernoulli: softplus(l) - x l = (1 - x) max(l, 0) - x min(l, 0) + ln(1 + e^-|l|), in which nothing cancels.
+template <class C>
+DGM_HD C bernoulli_linear(C logit, C x) {
+  return (logit > (C)0 ? (C)1 - x : -x) * logit;
+}
+
 template <class C>
 DGM_HD C bernoulli_nll(C logit, C x) {
-  return (logit > (C)0 ? (C)1 - x : -x) * logit + log1p_of_unit(exp_minus_abs(logit));
+  return bernoulli_linear(logit, x) + log1p_of_unit(exp_minus_abs(logit));
 }
 
 // d/dlogit = sigmoid(l) - x, which keeps its digits as l goes to +inf for x = 1 (d/dx is -l)
