@@ -1,5 +1,5 @@
 """The specification of every op in plain torch: what kernels are tested against, and what runs where there is none."""
 
-from . import diffusion, gaussian, noise, reverse
+from . import diffusion, gaussian, likelihood, noise, reverse
 
-__all__ = ["diffusion", "gaussian", "noise", "reverse"]
+__all__ = ["diffusion", "gaussian", "likelihood", "noise", "reverse"]
