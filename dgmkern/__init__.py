@@ -3,13 +3,18 @@
 from ._library import build_info, cpu_capability
 from .ops import (
     ddim_step,
+    diffusion_mse,
     dpm_solver_step,
     gaussian_kl,
     gaussian_rsample,
     gaussian_rsample_kl,
+    hybrid_terms,
     normal,
     p_sample,
+    prior_bound,
+    q_posterior,
     q_sample,
+    vb_terms,
 )
 from .rng import draw_seed
 from .schedule import DiffusionSchedule
@@ -21,12 +26,17 @@ __all__ = [
     "build_info",
     "cpu_capability",
     "ddim_step",
+    "diffusion_mse",
     "dpm_solver_step",
     "draw_seed",
     "gaussian_kl",
     "gaussian_rsample",
     "gaussian_rsample_kl",
+    "hybrid_terms",
     "normal",
     "p_sample",
+    "prior_bound",
+    "q_posterior",
     "q_sample",
+    "vb_terms",
 ]

@@ -1,7 +1,8 @@
 """The public ops, one file a family: signature, docstring, schema, checks, fake, autograd."""
 
 from .._library import backends
-from .diffusion import q_sample
+from .bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
+from .diffusion import q_posterior, q_sample
 from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
 from .noise import normal
 from .reverse import ddim_step, dpm_solver_step, p_sample
@@ -9,11 +10,16 @@ from .reverse import ddim_step, dpm_solver_step, p_sample
 __all__ = [
     "backends",
     "ddim_step",
+    "diffusion_mse",
     "dpm_solver_step",
     "gaussian_kl",
     "gaussian_rsample",
     "gaussian_rsample_kl",
+    "hybrid_terms",
     "normal",
     "p_sample",
+    "prior_bound",
+    "q_posterior",
     "q_sample",
+    "vb_terms",
 ]

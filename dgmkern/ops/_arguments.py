@@ -105,7 +105,7 @@ def check_model_out(model_out: Tensor, x_name: str, x: Tensor, *, halves: bool |
         if halves:
             got = tuple(model_out.shape) if isinstance(model_out, Tensor) else type(model_out).__name__
             raise ValueError(
-                f"model_out: expected [N, 2 C, ...], a prediction and a variance for {x_name} {tuple(x.shape)}, got {got}"
+                f"model_out: expected [N, 2 C, ...], prediction and variance of {x_name} {tuple(x.shape)}, got {got}"
             )
         check_alike("model_out", model_out, x_name, x)
     else:
