@@ -14,7 +14,7 @@ import dgmkern
 pytestmark = pytest.mark.timeout(120)
 
 WORKERS = 6
-ROUNDS = 4
+ROUNDS = 2
 # enough elements for several threads of a kernel, in many samples and in few
 SHAPES = [(40, 2, 50, 50), (3, 70_000)]
 
