@@ -1,7 +1,7 @@
 """dgmkern: fused kernels for deep generative models, as ordinary differentiable torch ops."""
 
 from ._library import build_info, cpu_capability
-from .ops import gaussian_kl, gaussian_rsample, gaussian_rsample_kl, normal, q_sample
+from .ops import gaussian_kl, gaussian_log_ratio, gaussian_rsample, gaussian_rsample_kl, normal, q_sample
 from .rng import draw_seed
 from .schedule import DiffusionSchedule
 
@@ -13,6 +13,7 @@ __all__ = [
     "cpu_capability",
     "draw_seed",
     "gaussian_kl",
+    "gaussian_log_ratio",
     "gaussian_rsample",
     "gaussian_rsample_kl",
     "normal",
