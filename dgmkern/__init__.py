@@ -1,7 +1,17 @@
 """dgmkern: fused kernels for deep generative models, as ordinary differentiable torch ops."""
 
 from ._library import build_info, cpu_capability
-from .ops import gaussian_kl, gaussian_log_ratio, gaussian_rsample, gaussian_rsample_kl, normal, q_sample
+from .ops import (
+    ddim_step,
+    dpm_solver_step,
+    gaussian_kl,
+    gaussian_log_ratio,
+    gaussian_rsample,
+    gaussian_rsample_kl,
+    normal,
+    p_sample,
+    q_sample,
+)
 from .rng import draw_seed
 from .schedule import DiffusionSchedule
 
@@ -11,11 +21,14 @@ __all__ = [
     "DiffusionSchedule",
     "build_info",
     "cpu_capability",
+    "ddim_step",
+    "dpm_solver_step",
     "draw_seed",
     "gaussian_kl",
     "gaussian_log_ratio",
     "gaussian_rsample",
     "gaussian_rsample_kl",
     "normal",
+    "p_sample",
     "q_sample",
 ]
