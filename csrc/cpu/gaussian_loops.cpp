@@ -114,7 +114,7 @@ static DGM_HD void between_backward_body(const C* const* in, const Grad& grad_kl
   for (int j = from; j < to; ++j) {
     const C diff = mu[j] - mu_p[j], ratio = logvar[j] - logvar_p[j], g = grad_kl(j);
     const C by_mu = g * diff * exp_of(-logvar_p[j]);
-    const C by_logvar = (C)0.5 * g * exp_minus_1(ratio, exp_of(ratio));
+    const C by_logvar = (C)0.5 * g * exp_minus_1(ratio, exp_of_difference(logvar[j], logvar_p[j], ratio));
     dmu[j] = by_mu;
     dlogvar[j] = by_logvar;
     dmu_p[j] = -by_mu;
