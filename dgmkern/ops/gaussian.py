@@ -148,7 +148,8 @@ def gaussian_kl(
     """KL divergence in nats of N(mu, e^logvar) from N(mu_p, e^logvar_p), by default from N(0, 1).
 
     KL = ((mu - mu_p)^2 / e^logvar_p + e^d - 1 - d) / 2 with d = logvar - logvar_p (Kingma & Welling 2014, appendix B).
-    e^d - 1 - d is evaluated as one function: relative error about 1e-7 in fp32 even where KL itself is 1e-8.
+    e^d - 1 - d is evaluated as one function, on d as it is before rounding: relative error below 1e-6 in fp32, where KL
+    itself is 1e-8 and where the variances are far apart.
     Differentiable any number of times by all four.
 
     Args:

@@ -31,6 +31,9 @@ def test_kl_keeps_its_digits_into_posterior_collapse(scale):
     got = dgmkern.gaussian_kl(mu, logvar)
     worst = max(abs(g / exact_kl(m, v) - 1) for g, m, v in zip(got.tolist(), mu.tolist(), logvar.tolist(), strict=True))
     assert worst < 1e-6
+    sums = dgmkern.gaussian_kl(mu.view(30, 10), logvar.view(30, 10), reduction="sample").tolist()
+    exact = [exact_kl(m, v) for m, v in zip(mu.tolist(), logvar.tolist(), strict=True)]
+    assert all(abs(got / math.fsum(exact[10 * i : 10 * i + 10]) - 1) < 1e-6 for i, got in enumerate(sums))
     zero_mean = dgmkern.gaussian_kl(torch.zeros(300), logvar).tolist()
     assert max(abs(g / exact_kl(0.0, v) - 1) for g, v in zip(zero_mean, logvar.tolist(), strict=True)) < 1e-6
 
