@@ -4,6 +4,7 @@ from .._library import backends
 from .bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
 from .diffusion import q_posterior, q_sample
 from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
+from .importance import gaussian_log_ratio
 from .noise import normal
 from .reverse import ddim_step, dpm_solver_step, p_sample
 
@@ -13,6 +14,7 @@ __all__ = [
     "diffusion_mse",
     "dpm_solver_step",
     "gaussian_kl",
+    "gaussian_log_ratio",
     "gaussian_rsample",
     "gaussian_rsample_kl",
     "hybrid_terms",
