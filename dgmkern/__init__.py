@@ -1,7 +1,18 @@
 """dgmkern: fused kernels for deep generative models, as ordinary differentiable torch ops."""
 
 from ._library import build_info, cpu_capability
-from .ops import gaussian_kl, gaussian_rsample, gaussian_rsample_kl, normal, q_sample
+from .ops import (
+    gan_generator_loss,
+    gan_loss,
+    gaussian_kl,
+    gaussian_rsample,
+    gaussian_rsample_kl,
+    gradient_norm_penalty,
+    gradient_penalty,
+    interpolate,
+    normal,
+    q_sample,
+)
 from .rng import draw_seed
 from .schedule import DiffusionSchedule
 
@@ -12,9 +23,14 @@ __all__ = [
     "build_info",
     "cpu_capability",
     "draw_seed",
+    "gan_generator_loss",
+    "gan_loss",
     "gaussian_kl",
     "gaussian_rsample",
     "gaussian_rsample_kl",
+    "gradient_norm_penalty",
+    "gradient_penalty",
+    "interpolate",
     "normal",
     "q_sample",
 ]

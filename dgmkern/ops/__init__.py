@@ -1,8 +1,21 @@
 """The public ops, one file a family: signature, docstring, schema, checks, fake, autograd."""
 
 from .._library import backends
+from .adversarial import gan_generator_loss, gan_loss, gradient_norm_penalty, gradient_penalty, interpolate
 from .diffusion import q_sample
 from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
 from .noise import normal
 
-__all__ = ["backends", "gaussian_kl", "gaussian_rsample", "gaussian_rsample_kl", "normal", "q_sample"]
+__all__ = [
+    "backends",
+    "gan_generator_loss",
+    "gan_loss",
+    "gaussian_kl",
+    "gaussian_rsample",
+    "gaussian_rsample_kl",
+    "gradient_norm_penalty",
+    "gradient_penalty",
+    "interpolate",
+    "normal",
+    "q_sample",
+]
