@@ -1,4 +1,5 @@
-"""Derive the constants of the normal transform and of exp, em1x and expm1, and measure the error they leave.
+"""Derive the constants of the polynomials in this folder (normal transform, exponentials, logarithms, Mills ratio)
+and measure the error they leave.
 
     python derive_coefficients.py                  # every constant as a C literal, then the error tables
     python derive_coefficients.py --check FILE...  # exit 1 unless each constant stands in the given sources
@@ -15,6 +16,12 @@ Normals (Box-Muller on two 32-bit words; + * fma sqrt are rounded correctly, so 
 
 Exponentials: n = rint(x / ln 2), f = x - n ln 2 with ln 2 = LN2_HI + LN2_LO, e^f = 1 + f + f^2 E(f).
   em1x(x) = e^x - 1 - x = x^2 M(x), M(0) = 1/2, for |x| < 1, where e^x - 1 - x would cancel.
+
+Logarithms: log x = n ln 2 + log1p(f), sqrt(1/2) <= 1 + f < sqrt(2), log1p(f) = f + f^2 L(f);
+  log1p(y) = y + y^2 S(y) on [0, 1], for softplus, where y = e^-|x|.
+
+Mills ratio Q(a) / phi(a), a >= 0: (a + 3) times it is R(t), t = (a - 3) / (a + 3) in [-1, 1). The 3 is what leaves the
+  smallest error with 11 coefficients.
 
 Method: minimise the maximum of the *relative* error of the whole expression. Coefficients are rounded one at a time,
 the leading one first, and the others are fitted again after each. Where the interval has 0 at one end the fit is
@@ -114,6 +121,15 @@ def em1x_over_x2(x: mp.mpf) -> mp.mpf:
     return (mp.expm1(x) - x) / x**2
 
 
+def log1p_over_y2(y: mp.mpf) -> mp.mpf:  # (log1p(y) - y) / y^2
+    return (mp.log1p(y) - y) / y**2
+
+
+def scaled_mills(t: mp.mpf) -> mp.mpf:  # (a + 3) Q(a) / phi(a) as a function of t = (a - 3) / (a + 3)
+    a = 3 * (1 + t) / (1 - t)
+    return (a + 3) * mp.sqrt(mp.pi / 2) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2)
+
+
 def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
     """Constants by name (lowest power first) and the approximation error of each polynomial in exact arithmetic."""
     ln2 = mp.log(2)
@@ -132,6 +148,9 @@ def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
         "EXP": fit(em1x_over_x2, lambda f: f**2 / mp.exp(f), 6, -half, half),
         "EM1X": fit(em1x_over_x2, lambda x: 1 / em1x_over_x2(x), 8, -1, 1),
         "EM1X_F64": fit(em1x_over_x2, lambda x: 1 / em1x_over_x2(x), 14, -1, 1, float),
+        "LOG": fit(log1p_over_y2, lambda f: f**2 / mp.log1p(f), 9, float(mp.sqrt(0.5) - 1), float(mp.sqrt(2) - 1)),
+        "LOG1P": fit(log1p_over_y2, lambda y: y**2 / mp.log1p(y), 9, 0, 1),
+        "MILLS": fit(scaled_mills, lambda t: 1 / scaled_mills(t), 11, -1, 1),
     }
     constants |= {name: coefficients for name, (coefficients, _) in polynomials.items()}
     return constants, {name: error for name, (_, error) in polynomials.items()}
@@ -183,6 +202,21 @@ def expm1(x: np.ndarray, exp_x: np.ndarray, k: dict[str, list[float]]) -> np.nda
     return np.where(np.abs(x) < 1, x + em1x(x, exp_x, k), exp_x - f32(1))
 
 
+def log(x: np.ndarray, k: dict[str, list[float]]) -> np.ndarray:
+    n = (x.view(np.int32) - np.int32(0x3F3504F4)) >> 23
+    f, n = (x.view(np.int32) - (n << 23)).view(f32) - f32(1), n.astype(f32)
+    return fma(n, k["LN2_HI"][0], f + fma(f * f, horner(k["LOG"], f), n * f32(k["LN2_LO"][0])))
+
+
+def log1p(y: np.ndarray, k: dict[str, list[float]]) -> np.ndarray:
+    return fma(y * y, horner(k["LOG1P"], y), y)
+
+
+def mills_ratio(a: np.ndarray, k: dict[str, list[float]]) -> np.ndarray:
+    r = f32(1) / (a + f32(3))
+    return r * horner(k["MILLS"], fma(-6.0, r, 1.0))
+
+
 def report(name: str, value: np.ndarray, truth: np.ndarray) -> None:
     error = np.abs(value.astype(np.float64) - truth)
     ulp = error / np.spacing(np.abs(truth).astype(f32)).astype(np.float64)
@@ -228,6 +262,13 @@ def report_errors(k: dict[str, list[float]]) -> None:
         report(f"em1x on {name}", em1x(x, exp_x, k), em1x_truth(truth))
         report("  with e^x as the square of e^(x/2)", em1x(x, half * half, k), em1x_truth(truth))
         report(f"expm1 on {name}", expm1(x, exp_x, k), np.expm1(truth))
+    x = np.exp(rng.uniform(-87, 88, 1_000_000)).astype(f32)
+    report("log on [1e-38, 1e38]", log(x, k), np.log(x.astype(np.float64)))
+    y = rng.uniform(0, 1, 1_000_000).astype(f32)
+    report("log1p on [0, 1]", log1p(y, k), np.log1p(y.astype(np.float64)))
+    a = np.concatenate([rng.uniform(0, 10, 2000), 10 ** rng.uniform(-6, 4, 2000)]).astype(f32)
+    truth = [scaled_mills((v - 3) / (v + 3)) / (v + 3) for v in map(mp.mpf, a.tolist())]
+    report("Mills ratio on [0, 1e4]", mills_ratio(a, k), np.array([float(m) for m in truth]))
     x64 = np.linspace(-1, 1, 20_001)[1:-1:2]
     h, p = x64 * x64, np.polynomial.polynomial.polyval(x64, k["EM1X_F64"][1:])
     truth = [em1x_over_x2(mp.mpf(v)) * mp.mpf(v) ** 2 for v in x64]

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 MATH = pathlib.Path(__file__).parents[2] / "csrc" / "math"
-HEADERS = [MATH / "normal.h", MATH / "exponential.h"]
+NORMAL = MATH / "normal.h"
+OTHERS = sorted(MATH.glob("*.h"))
+OTHERS.remove(NORMAL)
 
 
 def check(*files: pathlib.Path) -> subprocess.CompletedProcess:
@@ -14,13 +16,13 @@ def check(*files: pathlib.Path) -> subprocess.CompletedProcess:
 
 
 def test_the_headers_hold_the_derived_constants():
-    run = check(*HEADERS)
+    run = check(NORMAL, *OTHERS)
     assert run.returncode == 0, run.stdout
 
 
 def test_a_changed_digit_is_noticed(tmp_path):
     spoiled = tmp_path / "normal.h"
-    spoiled.write_text(HEADERS[0].read_text().replace("0x1.fffec0p-4f", "0x1.fffee0p-4f"))
-    run = check(spoiled, HEADERS[1])
+    spoiled.write_text(NORMAL.read_text().replace("0x1.fffec0p-4f", "0x1.fffee0p-4f"))
+    run = check(spoiled, *OTHERS)
     assert run.returncode == 1
     assert "RADIUS[0]" in run.stdout
