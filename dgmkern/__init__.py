@@ -2,6 +2,8 @@
 
 from ._library import build_info, cpu_capability
 from .ops import (
+    ddim_step,
+    dpm_solver_step,
     gan_generator_loss,
     gan_loss,
     gaussian_kl,
@@ -11,6 +13,7 @@ from .ops import (
     gradient_penalty,
     interpolate,
     normal,
+    p_sample,
     q_sample,
 )
 from .rng import draw_seed
@@ -22,6 +25,8 @@ __all__ = [
     "DiffusionSchedule",
     "build_info",
     "cpu_capability",
+    "ddim_step",
+    "dpm_solver_step",
     "draw_seed",
     "gan_generator_loss",
     "gan_loss",
@@ -32,5 +37,6 @@ __all__ = [
     "gradient_penalty",
     "interpolate",
     "normal",
+    "p_sample",
     "q_sample",
 ]

@@ -100,7 +100,11 @@ def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> No
 
 
 def differentiable(
-    op: torch._ops.OpOverload, backward: torch._ops.OpOverload, by: tuple[str, ...], *, drawn_as: str | None = None
+    op: torch._ops.OpOverload,
+    backward: torch._ops.OpOverload | None = None,
+    by: tuple[str, ...] = (),
+    *,
+    drawn_as: str | None = None,
 ) -> type[Function]:
     """Make `op` differentiable any number of times; returns the Function for `call`.
 
@@ -109,9 +113,11 @@ def differentiable(
     itself) comes from torch.func.vjp of the op's reference, on noise materialized from the seed where the op draws:
     as many numbers as the argument named `drawn_as` has.
     """
-    again = _function(backward, {}, None, drawn_as)
+    again = None
+    if backward is not None:
+        again = _function(backward, {}, None, drawn_as)
+        register_autograd(backward, again)
     once = _function(op, {name: i for i, name in enumerate(by)}, (backward, again), drawn_as)
-    register_autograd(backward, again)
     register_autograd(op, once)
     return once
 
@@ -164,7 +170,7 @@ def _function(
 def _with_noise(names: list[str], args: list, drawn_as: str) -> list:
     """`args` with the noise of their seed in place of the seed."""
     noise, seed, offset = (names.index(name) for name in ("noise", "seed", "offset"))
-    if args[noise] is not None:
+    if args[seed] is None:
         return args
     args = list(args)
     shape = args[names.index(drawn_as)].shape

@@ -17,10 +17,13 @@ class DiffusionSchedule:
         betas: beta_t.
         alphas, alphas_cumprod, alphas_cumprod_prev: alpha_t = 1 - beta_t, abar_t = prod_{s<=t} alpha_s, abar_{t-1}
             (1 at t = 0).
+        zero_terminal: whether the last step is pure noise, from which "eps" tells nothing about x_0.
         sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod: the two coefficients of q(x_t | x_0) (DDPM eq. 4).
         posterior_variance: of q(x_{t-1} | x_t, x_0): beta_t (1 - abar_{t-1}) / (1 - abar_t) (eq. 7); 0 at t = 0.
         posterior_log_variance_clipped: its log, with the value of t = 1 in place of log 0 at t = 0.
         posterior_mean_coef1, posterior_mean_coef2: the factors of x_0 and of x_t in that posterior's mean (eq. 7).
+        fixed_large_log_variance: log beta_t, with the posterior's value of t = 1 at t = 0, where beta_0 makes a poor
+            decoder (Nichol & Dhariwal 2021).
         snr: abar_t / (1 - abar_t).
         timesteps: int64 [T], the step of the original process that each step is; 0..T-1 unless `respaced`.
         name: what it was made by, for logs.
@@ -50,10 +53,22 @@ class DiffusionSchedule:
         self.posterior_log_variance_clipped = torch.cat([floor, self.posterior_variance[1:]]).log()
         self.posterior_mean_coef1 = betas * self.alphas_cumprod_prev.sqrt() / one_minus_abar
         self.posterior_mean_coef2 = one_minus_prev * self.alphas.sqrt() / one_minus_abar
+        self.fixed_large_log_variance = torch.cat([floor, betas[1:]]).log()
         self.snr = self.alphas_cumprod / one_minus_abar
         self.timesteps = torch.arange(betas.numel()) if timesteps is None else timesteps.to(torch.int64).clone()
         self._q_table = torch.stack([self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod])
-        self._on_device: dict[str, Tensor] = {"cpu": self._q_table}
+        self._p_table = torch.stack(
+            [
+                *self._q_table,
+                self.posterior_mean_coef1,
+                self.posterior_mean_coef2,
+                self.posterior_log_variance_clipped,
+                self.fixed_large_log_variance,
+                betas.log(),
+            ]
+        )
+        self.zero_terminal = bool(self.sqrt_alphas_cumprod[-1] == 0)
+        self._on_device: dict[str, tuple[Tensor, Tensor]] = {"cpu": (self._q_table, self._p_table)}
 
     @property
     def steps(self) -> int:
@@ -62,13 +77,33 @@ class DiffusionSchedule:
 
     def q_table(self, device: torch.device | str) -> Tensor:
         """fp64 [2, T] on `device`: sqrt(abar_t), sqrt(1 - abar_t). Copied to a device once, not per call."""
+        return self._tables(device)[0]
+
+    def p_table(self, device: torch.device | str) -> Tensor:
+        """fp64 [7, T] on `device`: the rows of `q_table`, posterior_mean_coef1, posterior_mean_coef2,
+        posterior_log_variance_clipped, fixed_large_log_variance, log beta_t."""
+        return self._tables(device)[1]
+
+    def _tables(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         key = str(device)
-        table = self._on_device.get(key)
-        if table is None:
-            table = self._q_table.to(device)
+        tables = self._on_device.get(key)
+        if tables is None:
+            tables = (self._q_table.to(device), self._p_table.to(device))
             if not torch.compiler.is_compiling():  # a tensor of a graph must not outlive it
-                self._on_device[key] = table
-        return table
+                self._on_device[key] = tables
+        return tables
+
+    def min_snr_weights(self, prediction: str = "eps", gamma: float = 5.0) -> Tensor:
+        """Loss weights of the steps, fp64 [T] (Hang et al. 2023, "Efficient diffusion training via min-SNR weighting",
+        section 3.4): min(snr, gamma) / snr for "eps", min(snr, gamma) for "x0", min(snr, gamma) / (snr + 1) for "v"."""
+        if not gamma > 0:
+            raise ValueError(f"gamma: expected a positive number, got {gamma}")
+        least = self.snr.clamp(max=gamma)
+        if prediction == "eps":  # min(1, gamma / snr): no 0 / 0 at zero terminal SNR
+            return (gamma / self.snr).clamp(max=1)
+        if prediction not in ("x0", "v"):
+            raise ValueError(f"prediction: expected 'eps', 'x0' or 'v', got {prediction!r}")
+        return least if prediction == "x0" else least / (self.snr + 1)
 
     @classmethod
     def linear(cls, steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> "DiffusionSchedule":

@@ -5,9 +5,12 @@ from .adversarial import gan_generator_loss, gan_loss, gradient_norm_penalty, gr
 from .diffusion import q_sample
 from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
 from .noise import normal
+from .reverse import ddim_step, dpm_solver_step, p_sample
 
 __all__ = [
     "backends",
+    "ddim_step",
+    "dpm_solver_step",
     "gan_generator_loss",
     "gan_loss",
     "gaussian_kl",
@@ -17,5 +20,6 @@ __all__ = [
     "gradient_penalty",
     "interpolate",
     "normal",
+    "p_sample",
     "q_sample",
 ]

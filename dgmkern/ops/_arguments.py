@@ -79,19 +79,61 @@ def check_schedule(schedule: DiffusionSchedule) -> None:
         raise TypeError(f"s: expected a dgmkern.DiffusionSchedule, got {type(schedule).__name__}")
 
 
-def steps_tensor(t: int | Tensor, x_name: str, x: Tensor, schedule: DiffusionSchedule) -> Tensor:
+def check_prediction(prediction: str) -> None:
+    """Raise ValueError unless `prediction` is one that the ops know."""
+    if prediction not in ("eps", "x0", "v"):
+        raise ValueError(f"prediction: expected 'eps', 'x0' or 'v', got {prediction!r}")
+
+
+def check_invertible(prediction: str, schedule: DiffusionSchedule) -> None:
+    """Raise ValueError unless x_0 follows from what a model predicts, at every step of the schedule."""
+    check_prediction(prediction)
+    if prediction == "eps" and schedule.zero_terminal:
+        raise ValueError(
+            "prediction: expected 'v' or 'x0' with a schedule that ends in pure noise (zero terminal SNR): there 'eps' "
+            "tells nothing about x_0"
+        )
+
+
+def check_model_out(model_out: Tensor, x_name: str, x: Tensor, *, halves: bool | None) -> None:
+    """Raise unless `model_out` fits x: like it, or with twice its channels where it also gives a variance (halves;
+    None: either)."""
+    doubled = (
+        isinstance(model_out, Tensor)
+        and x.dim() >= 2
+        and model_out.shape
+        == (
+            x.shape[0],
+            2 * x.shape[1],
+            *x.shape[2:],
+        )
+    )
+    if halves is False or not doubled:
+        if halves:
+            got = tuple(model_out.shape) if isinstance(model_out, Tensor) else type(model_out).__name__
+            raise ValueError(
+                f"model_out: expected [N, 2 C, ...], a prediction and a variance for {x_name} {tuple(x.shape)}, got {got}"
+            )
+        check_alike("model_out", model_out, x_name, x)
+    else:
+        check_alike("model_out", model_out[:, : x.shape[1]], x_name, x)
+
+
+def steps_tensor(
+    t: int | Tensor, x_name: str, x: Tensor, schedule: DiffusionSchedule, *, name: str = "t", first: int = 0
+) -> Tensor:
     """`t` as int64 [N] on x's device. The values of a tensor are checked by the kernel, where they are read."""
     n = x.shape[0]
     if not isinstance(t, Tensor):
         if isinstance(t, bool) or not isinstance(t, (int, torch.SymInt)):
-            raise TypeError(f"t: expected an int64 tensor [N] or an int, got {type(t).__name__}")
-        if not 0 <= t < schedule.steps:
-            raise IndexError(f"t: expected steps in [0, {schedule.steps}), got {t}")
+            raise TypeError(f"{name}: expected an int64 tensor [N] or an int, got {type(t).__name__}")
+        if not first <= t < schedule.steps:
+            raise IndexError(f"{name}: expected steps in [{first}, {schedule.steps}), got {t}")
         return torch.full((n,), t, dtype=torch.int64, device=x.device)
     if t.dtype != torch.int64:
-        raise TypeError(f"t: expected dtype int64, got {t.dtype}")
+        raise TypeError(f"{name}: expected dtype int64, got {t.dtype}")
     if t.dim() != 1 or t.shape[0] != n:
-        raise ValueError(f"t: expected shape ({n},), one step per sample of {x_name}, got {tuple(t.shape)}")
+        raise ValueError(f"{name}: expected shape ({n},), one step per sample of {x_name}, got {tuple(t.shape)}")
     if t.device != x.device:
-        raise ValueError(f"t: expected the device {x.device} of {x_name}, got {t.device}")
+        raise ValueError(f"{name}: expected the device {x.device} of {x_name}, got {t.device}")
     return t

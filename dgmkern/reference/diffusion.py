@@ -1,5 +1,6 @@
 """Diffusion noising in plain torch. `table` is fp64 [2, T]: sqrt(abar_t), sqrt(1 - abar_t); t int64 [N]."""
 
+import torch
 from torch import Tensor
 
 from .gaussian import compute_dtype
@@ -7,17 +8,23 @@ from .layout import laid_out_as
 from .noise import eps_like
 
 
-def rows_of(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
-    """table[:, t] in x's compute dtype, shaped to broadcast over x. [R, T], [N] -> [R, N, 1, ...]
+def gathered(table: Tensor, t: Tensor, name: str = "t", *, first: int = 0) -> Tensor:
+    """table[:, t - first]. [R, S], [N] -> [R, N]
 
-    Raises IndexError for a t outside [0, T); on an accelerator, where a look would sync, such a sample becomes NaN.
+    Raises IndexError for a step outside [first, first + S); on an accelerator, where a look would sync, such a sample
+    becomes NaN.
     """
-    steps = table.shape[1]
-    inside = (t >= 0) & (t < steps)
-    if t.device.type == "cpu" and not inside.all():
-        raise IndexError(f"t: expected steps in [0, {steps}), got {t[~inside][0].item()}")
-    rows = table[:, t.clamp(0, steps - 1)].masked_fill(~inside, float("nan"))
-    return rows.to(compute_dtype(x)).reshape(table.shape[0], -1, *[1] * (x.dim() - 1))
+    last = first + table.shape[1]
+    inside = (t >= first) & (t < last)
+    # under a transform (the backward of a backward) there is nothing to look at, and the forward has looked
+    if t.device.type == "cpu" and not torch._C._are_functorch_transforms_active() and not inside.all():
+        raise IndexError(f"{name}: expected steps in [{first}, {last}), got {t[~inside][0].item()}")
+    return table[:, (t - first).clamp(0, table.shape[1] - 1)].masked_fill(~inside, float("nan"))
+
+
+def rows_of(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """table[:, t] in x's compute dtype, shaped to broadcast over x. [R, T], [N] -> [R, N, 1, ...]"""
+    return gathered(table, t).to(compute_dtype(x)).reshape(table.shape[0], -1, *[1] * (x.dim() - 1))
 
 
 def q_sample(x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int) -> Tensor:
