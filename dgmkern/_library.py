@@ -132,31 +132,43 @@ def _function(
     the reference gives the others."""
     schema = op._schema.arguments
     names = [a.name for a in schema]
-    tensors = [i for i, a in enumerate(schema) if "Tensor" in str(a.type)]
-    others = [i for i in range(len(schema)) if i not in tensors]
+    count = sum("Tensor" in str(a.type) for a in schema)
+    if any("Tensor" in str(a.type) for a in schema[count:]):
+        raise ValueError(f"{op}: expected a schema with its tensors first")
+    by_reference = [i for i in range(count) if names[i] not in given]
+    sources = [given.get(name) for name in names]
+    nones = (None,) * (len(schema) - len(given))
+    in_order = sources == [*range(len(given)), *nones]
+    in_order = in_order and all(
+        str(a.type) == "Tensor" for a in schema[: len(given)]
+    )  # what may be None has no gradient
+    one = len(given) > 0 and len(backward[0]._schema.returns) == 1
 
+    # Few steps of Python where `backward` gives all that is wanted: forward and backward of 64 numbers take 45 us
+    # instead of 51, of which torch's own share is 29.
     class Differentiable(Function):
         @staticmethod
         def forward(ctx, *args):
-            ctx.save_for_backward(*[args[i] for i in tensors])
-            ctx.others = [args[i] for i in others]
-            return below_autograd(op, *args)
+            ctx.save_for_backward(*args[:count])
+            ctx.others = args[count:]
+            with _AutoDispatchBelowAutograd():
+                return op(*args)
 
         @staticmethod
         def backward(ctx, *cotangents):
-            args = [None] * len(schema)
-            for i, x in zip((*tensors, *others), (*ctx.saved_tensors, *ctx.others), strict=True):
-                args[i] = x
-            grads = [None] * len(schema)
-            wanted = [i for i in tensors if ctx.needs_input_grad[i]]
-            if any(names[i] in given for i in wanted):
+            args = (*ctx.saved_tensors, *ctx.others)
+            needs = ctx.needs_input_grad
+            rest = [i for i in by_reference if needs[i]]
+            grads = (None,) * len(schema)
+            if sum(needs) > len(rest):
                 found = call(*backward, *cotangents, *args)
-                found = found if isinstance(found, (tuple, list)) else (found,)
-                for i in wanted:
-                    if names[i] in given:
-                        grads[i] = found[given[names[i]]]
-            rest = [i for i in wanted if names[i] not in given]
+                found = (found,) if one else tuple(found)
+                if in_order:
+                    grads = (*found, *nones)
+                else:
+                    grads = [found[k] if needs[i] and k is not None else None for i, k in enumerate(sources)]
             if rest:
+                grads = list(grads)
                 if drawn_as is not None:
                     args = _with_noise(names, args, drawn_as)
                 for i, grad in zip(rest, _vjp(_REFERENCES[op], args, rest, cotangents), strict=True):
@@ -167,7 +179,7 @@ def _function(
     return Differentiable
 
 
-def _with_noise(names: list[str], args: list, drawn_as: str) -> list:
+def _with_noise(names: list[str], args: tuple, drawn_as: str) -> tuple | list:
     """`args` with the noise of their seed in place of the seed."""
     noise, seed, offset = (names.index(name) for name in ("noise", "seed", "offset"))
     if args[seed] is None:
@@ -179,7 +191,7 @@ def _with_noise(names: list[str], args: list, drawn_as: str) -> list:
     return args
 
 
-def _vjp(function: Callable, args: list, wanted: list[int], cotangents: tuple) -> tuple[torch.Tensor, ...]:
+def _vjp(function: Callable, args: tuple | list, wanted: list[int], cotangents: tuple) -> tuple[torch.Tensor, ...]:
     """The products of `cotangents` with the Jacobians of `function` by its arguments number `wanted`."""
 
     def of_wanted(*xs):
@@ -204,7 +216,8 @@ def call(op: torch._ops.OpOverload, function: type[Function] | None, *args):
         return op(*args)
     if function is not None and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
         return function.apply(*args)
-    return below_autograd(op, *args)
+    with _AutoDispatchBelowAutograd():
+        return op(*args)
 
 
 def below_autograd(op: torch._ops.OpOverload, *args):

@@ -144,9 +144,7 @@ def _weights(
         raise ValueError("alpha: give alpha, or one of seed and generator, not both")
     check_floating("alpha", alpha)
     if alpha.shape != x.shape[:1]:
-        raise ValueError(
-            f"alpha: expected shape {tuple(x.shape[:1])}, one weight per sample, got {tuple(alpha.shape)}"
-        )
+        raise ValueError(f"alpha: expected shape {tuple(x.shape[:1])}, one weight per sample, got {tuple(alpha.shape)}")
     if alpha.device != x.device:
         raise ValueError(f"alpha: expected the device {x.device} of the samples, got {alpha.device}")
     return alpha.to(compute_dtype(x)), None
@@ -233,10 +231,10 @@ def gradient_penalty(
 ) -> Tensor:
     """(||grad_x critic(x_n)|| - target)^2 per sample at x = `interpolate(real, fake, ...)`: the penalty of WGAN-GP.
 
-    Gulrajani et al. 2017, eq. 3 and algorithm 1; add lambda (10 there) times its mean to the critic's loss. The gradient
-    is that of the summed scores: a critic whose scores mix the samples (batch normalization) is not penalized for each
-    sample. Differentiable by the critic's parameters, and by real and fake where they ask for it; without a graph
-    under torch.no_grad().
+    Gulrajani et al. 2017, eq. 3 and algorithm 1; add lambda (10 there) times its mean to the critic's loss. The
+    gradient is that of the summed scores: a critic whose scores mix the samples (batch normalization) is not penalized
+    for each sample. Differentiable by the critic's parameters, and by real and fake where they ask for it; without a graph under
+    torch.no_grad(). Under torch.compile the critic runs eagerly here: compiled code has no double backward.
 
     Args:
         critic: a function or module that maps [N, ...] to scores; it may use more than that of its own (labels, say).
@@ -257,6 +255,22 @@ def gradient_penalty(
     check_batch("real", real)
     check_alike("fake", fake, "real", real)
     alpha, seed = _weights(real, alpha, generator, seed, offset)
+    # torch.compile has no double backward: there the critic runs in eager mode, between two graphs
+    compiling = torch.compiler.is_compiling()
+    input_gradient = torch.compiler.disable(_input_gradient) if compiling else _input_gradient
+    grad = input_gradient(critic, real, fake, alpha, seed, offset)
+    return gradient_norm_penalty(grad, target=target, one_sided=one_sided)
+
+
+def _input_gradient(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    alpha: Tensor | None,
+    seed: Tensor | None,
+    offset: int,
+) -> Tensor:
+    """The gradient of the critic's summed scores by its input, between real and fake; with a graph if one is wanted."""
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         x = call(_interpolate, _Interpolate, real, fake, alpha, seed, offset)
@@ -267,9 +281,7 @@ def gradient_penalty(
             raise TypeError(f"critic: expected a function that returns a tensor, got {type(scores).__name__}")
         grad = None
         if scores.requires_grad:
-            (grad,) = torch.autograd.grad(
-                scores, x, torch.ones_like(scores), create_graph=recording, allow_unused=True
-            )
+            (grad,) = torch.autograd.grad(scores, x, torch.ones_like(scores), create_graph=recording, allow_unused=True)
     if grad is None:
         raise ValueError("critic: expected scores that depend on the input, differentiably")
-    return gradient_norm_penalty(grad, target=target, one_sided=one_sided)
+    return grad

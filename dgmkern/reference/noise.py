@@ -53,7 +53,10 @@ def normal(size: list[int], seed: Tensor, offset: int, dtype: torch.dtype) -> Te
 
 
 def uniform(n: int, seed: Tensor, offset: int) -> Tensor:
-    """u[i] = (w >> 9 + 1/2) / 2^23, w = word (offset + i) % 4 of counter (offset + i) // 4. fp32 [n], exact, in (0, 1)."""
+    """u[i] = ((w >> 9) + 1/2) / 2^23 in (0, 1), w = lane (offset + i) % 4 of the words of counter (offset + i) // 4.
+
+    fp32 [n], exact, and so is 1 - u.
+    """
     first, skip = offset // 4, offset % 4
     counter = torch.arange(first, first + (n + skip + 3) // 4, dtype=torch.int64, device=seed.device)
     words = torch.stack(philox(counter, seed), dim=-1).flatten()[skip : skip + n]

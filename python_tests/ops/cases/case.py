@@ -22,6 +22,7 @@ class Case:
         noise_as: number of the input whose shape the noise has.
         limits: numbers of the inputs where an infinity makes the eager formula NaN (inf - inf) and ours its limit.
         same_dtype: whether all inputs must have the dtype of the first.
+        same_shape: whether the shapes of the inputs must fit each other.
         splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
     """
 
@@ -35,6 +36,7 @@ class Case:
     noise_as: int = 0
     limits: tuple[int, ...] = ()
     same_dtype: bool = True
+    same_shape: bool = True
     splits: bool = True
 
     def __str__(self) -> str:
