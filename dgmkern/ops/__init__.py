@@ -1,6 +1,7 @@
 """The public ops, one file a family: signature, docstring, schema, checks, fake, autograd."""
 
 from .._library import backends
+from .adversarial import gan_generator_loss, gan_loss, gradient_norm_penalty, gradient_penalty, interpolate
 from .bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
 from .diffusion import q_posterior, q_sample
 from .gaussian import gaussian_kl, gaussian_rsample, gaussian_rsample_kl
@@ -13,11 +14,16 @@ __all__ = [
     "ddim_step",
     "diffusion_mse",
     "dpm_solver_step",
+    "gan_generator_loss",
+    "gan_loss",
     "gaussian_kl",
     "gaussian_log_ratio",
     "gaussian_rsample",
     "gaussian_rsample_kl",
+    "gradient_norm_penalty",
+    "gradient_penalty",
     "hybrid_terms",
+    "interpolate",
     "normal",
     "p_sample",
     "prior_bound",

@@ -126,7 +126,7 @@ def test_channels_last_wider_than_a_block_of_noise(case):
         laid = [t.contiguous(memory_format=last) if t.dim() == len(shape) else t for t in x]
         how = {"seed": 9, "offset": 5} if case.draws else {}
         for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
-            torch.testing.assert_close(got, expected, rtol=2e-6, atol=0)
+            torch.testing.assert_close(got, expected, rtol=2e-6, atol=1e-7)  # sums: another order of additions
 
 
 @EACH
@@ -138,9 +138,9 @@ def test_any_layout_of_the_incoming_gradient(case, make):
     if make == "expanded":
         strange = [torch.tensor(0.7).expand(o.shape) for o in outputs]
     elif make == "transposed":
-        strange = [torch.randn(o.shape[::-1]).permute(*range(o.dim())[::-1]) for o in outputs]
+        strange = [torch.randn(o.shape[::-1]).permute(tuple(range(o.dim())[::-1])) for o in outputs]
     else:
-        strange = [torch.randn(o.shape[:1]).reshape(-1, *[1] * (o.dim() - 1)).expand(o.shape) for o in outputs]
+        strange = [torch.randn([n if d == 0 else 1 for d, n in enumerate(o.shape)]).expand(o.shape) for o in outputs]
     _, expected = gradients(case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange])
     _, got = gradients(case.call, x, how, strange)
     for a, b in zip(got, expected, strict=True):
@@ -370,7 +370,8 @@ def test_bad_inputs_are_refused_before_any_work(case):
     good = inputs_of(case, (3, 4))
     for i in range(len(good)):
         bad = [good[i].to(torch.int32), good[i].tolist()]
-        bad += [good[i][:2], good[i].to("meta")] if i > 0 else []
+        bad += [good[i].to("meta")] if i > 0 else []
+        bad += [good[i][:2]] if i > 0 and case.same_shape else []
         bad += [good[i].double()] if i > 0 and case.same_dtype else []
         for wrong in bad:
             with pytest.raises((TypeError, ValueError), match="expected"):
