@@ -233,8 +233,8 @@ def gradient_penalty(
 
     Gulrajani et al. 2017, eq. 3 and algorithm 1; add lambda (10 there) times its mean to the critic's loss. The
     gradient is that of the summed scores: a critic whose scores mix the samples (batch normalization) is not penalized
-    for each sample. Differentiable by the critic's parameters, and by real and fake where they ask for it; without a graph under
-    torch.no_grad(). Under torch.compile the critic runs eagerly here: compiled code has no double backward.
+    for each sample. Differentiable by the critic's parameters, and by real and fake where they ask for it; without a
+    graph under torch.no_grad(). Under torch.compile the critic runs eagerly here: compiled code has no double backward.
 
     Args:
         critic: a function or module that maps [N, ...] to scores; it may use more than that of its own (labels, say).
