@@ -65,11 +65,16 @@ def _generator_slope(x: Tensor, kind: str) -> Tensor:
     return x - 1 if kind == "least_squares" else -torch.ones_like(x)
 
 
+def _mean(losses: Tensor) -> Tensor:
+    """Summed in fp64, so that the result hardly depends on the number of threads."""
+    return losses.mean(dtype=torch.float64).to(losses.dtype)
+
+
 def gan_loss(logits_real: Tensor, logits_fake: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Mean losses (discriminator, generator), each without dimensions."""
     c = compute_dtype(logits_fake)
     real, fake = logits_real.to(c), logits_fake.to(c)
-    return _real_loss(real, kind).mean() + _fake_loss(fake, kind).mean(), _generator_loss(fake, kind).mean()
+    return _mean(_real_loss(real, kind)) + _mean(_fake_loss(fake, kind)), _mean(_generator_loss(fake, kind))
 
 
 def gan_loss_backward(
@@ -78,8 +83,9 @@ def gan_loss_backward(
     """Gradients by the two tensors of scores."""
     c = compute_dtype(logits_fake)
     real, fake = logits_real.to(c), logits_fake.to(c)
+    n = max(fake.numel(), 1)
     dreal = grad_d / max(real.numel(), 1) * _real_slope(real, kind)
-    dfake = (grad_d * _fake_slope(fake, kind) + grad_g * _generator_slope(fake, kind)) / max(fake.numel(), 1)
+    dfake = grad_d / n * _fake_slope(fake, kind) + grad_g / n * _generator_slope(fake, kind)
     return (
         laid_out_as(logits_real, dreal.to(logits_real.dtype)),
         laid_out_as(logits_fake, dfake.to(logits_fake.dtype)),
@@ -88,7 +94,7 @@ def gan_loss_backward(
 
 def gan_generator_loss(logits_fake: Tensor, kind: str) -> Tensor:
     """The generator's mean loss alone."""
-    return _generator_loss(logits_fake.to(compute_dtype(logits_fake)), kind).mean()
+    return _mean(_generator_loss(logits_fake.to(compute_dtype(logits_fake)), kind))
 
 
 def gan_generator_loss_backward(grad: Tensor, logits_fake: Tensor, kind: str) -> Tensor:
@@ -113,7 +119,7 @@ def interpolate_backward(
     grad: Tensor, x: Tensor, y: Tensor, alpha: Tensor | None, seed: Tensor | None, offset: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """alpha grad, (1 - alpha) grad, and per sample the sum of grad (x - y), which is 0 where alpha is drawn."""
-    a = _weights(x, alpha, seed, offset)
+    a, grad = _weights(x, alpha, seed, offset), laid_out_as(x, grad)
     dx, dy = (a * grad).to(x.dtype), ((1 - a) * grad).to(x.dtype)
     if alpha is None:
         dalpha = a.new_zeros(x.shape[0])

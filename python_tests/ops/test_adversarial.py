@@ -109,7 +109,9 @@ def test_the_hinge_has_slope_0_at_its_kinks_as_torch_has():
 
 @pytest.mark.parametrize("player", [0, 1])
 def test_a_loss_that_is_not_used_plays_no_part_in_the_gradient(player):
-    """0 times an infinite slope of the other player's loss would be NaN."""
+    """0 times an infinite slope of the other player's loss would be NaN, as it is in the reference."""
+    if dgmkern.cpu_capability() is None:
+        pytest.skip("native kernels only")
     real, fake = torch.zeros(2), torch.tensor([float("inf"), 0.0], requires_grad=True)
     (grad,) = torch.autograd.grad(dgmkern.gan_loss(real, fake, "least_squares")[player], fake)
     assert grad.tolist() == [float("inf"), 0.0 if player == 0 else -0.5]
@@ -461,7 +463,8 @@ def test_opcheck(op, make, layout):
 )
 def test_raw_ops_refuse_what_does_not_fit(call, message):
     """What a wrapper would have caught must not read out of bounds."""
-    pytest.importorskip("dgmkern._native")
+    if dgmkern.cpu_capability() is None:
+        pytest.skip("native kernels only")
     with pytest.raises(ValueError, match=message):
         call(torch.randn(3, 4))
 
