@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 PY := .venv/bin/python
 RUN ?= runs/demo
 
-.PHONY: demo test test-slow perf build lint format clean
+.PHONY: demo test test-slow test-sanitize test-big perf build lint format clean
 
 demo: build
 	$(PY) -m dgmkern train ddpm --data digits --out $(RUN) --overwrite
@@ -19,6 +19,14 @@ test: build
 
 test-slow: build
 	$(PY) -m pytest -q -m slow
+
+# kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+test-sanitize: .venv/ready
+	.ci/sanitize
+
+# tensors of over 2^31 elements: 20 GB of memory
+test-big: build
+	$(PY) -m pytest -v -m big
 
 perf: build
 	$(PY) -m perf

@@ -142,7 +142,7 @@ def run(options: Options, setting: Setting, stated: dict[str, Any], plan: Plan, 
         elif options.train:
             more = {"training": train.run(setting, markdown=options.markdown)}
         elif options.sweep:
-            results = sweep.run(
+            results, more = sweep.run(
                 chosen, setting, plan, options.memory_gb * 1e9, options.retries, markdown=options.markdown
             )
         else:

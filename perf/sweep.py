@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from perf.case import OPS_FOLDER, Case, Setting, families, select
-from perf.machine import caches
+from perf.cliffs import fits_in, verdicts
 from perf.measure import COPY, OK, CaseResult, run_quietest
 from perf.report import notes, table
 from perf.timing import Plan
@@ -33,14 +34,6 @@ def choose(
     return {name: found[name][1] for name in names}
 
 
-def fits_in(bytes_moved: int) -> str:
-    """The smallest cache of a core that holds so many bytes; "memory" where none does."""
-    for level, size in sorted(caches().items()):
-        if bytes_moved <= size:
-            return level
-    return "memory"
-
-
 def run(
     chosen: Mapping[str, Callable[[int], Case]],
     setting: Setting,
@@ -49,10 +42,13 @@ def run(
     retries: int = 0,
     *,
     markdown: bool = False,
-) -> list[CaseResult]:
-    """Time every sweep at every size whose peak stays within `memory` bytes; print one table each."""
+) -> tuple[list[CaseResult], dict[str, Any]]:
+    """Time every sweep at every size whose peak stays within `memory` bytes; print one table each, and its cliffs.
+
+    Returns the results, and the verdicts on cliffs as JSON.
+    """
     plan = replace(plan, rounds=min(plan.rounds, 9), min_rounds=3)
-    results = []
+    results, climbs = [], {}
     for name, make in chosen.items():
         rows, headers, of_this = [], None, []
         for elements in SIZES:
@@ -66,10 +62,13 @@ def run(
             headers = headers or ("elements", "fits in", *(f"{variant} ns" for variant in (*case.variants, COPY)))
             rows.append((f"{elements:.0e}", fits_in(case.bytes_moved), *per_element(result, len(headers) - 2)))
         if headers:
+            found = verdicts(of_this)
+            climbs[name] = [climb.to_json() for climb in found]
             print(f"{name}, ns per element\n{table(headers, rows, markdown=markdown, left=2)}")
-            print("\n".join([*(line for result in of_this for line in notes(result)), ""]), flush=True)
+            lines = [*map(str, found), *(line for result in of_this for line in notes(result)), ""]
+            print("\n".join(lines), flush=True)
         results += of_this
-    return results
+    return results, {"climbs": climbs}
 
 
 def per_element(result: CaseResult, columns: int) -> list[str]:

@@ -59,10 +59,10 @@ def test_errors_stay_below_twice_eagers_forward_and_three_times_backward(case, d
     )
     # one rounding of the result, where eager happens to make no error; in fp64 eager is the truth, give or take
     slack = torch.finfo(dtype).eps * (16 if dtype == torch.float64 else 1)
-    for factor, ours, eager, exact in (
-        *((2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)),
-        *((3, *x) for x in zip(ours_grads, eager_grads, exact_grads, strict=True)),
-    ):
+    checked = [(2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)]
+    if not case.ties or dtype.itemsize > 2:
+        checked += [(3, *x) for x in zip(ours_grads, eager_grads, exact_grads, strict=True)]
+    for factor, ours, eager, exact in checked:
         assert ours.shape == exact.shape
         assert largest(ours - exact) <= factor * largest(eager - exact) + slack * largest(exact), factor
 
@@ -126,7 +126,7 @@ def test_channels_last_wider_than_a_block_of_noise(case):
         laid = [t.contiguous(memory_format=last) if t.dim() == len(shape) else t for t in x]
         how = {"seed": 9, "offset": 5} if case.draws else {}
         for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
-            torch.testing.assert_close(got, expected, rtol=2e-6, atol=0)
+            torch.testing.assert_close(got, expected, rtol=2e-6, atol=1e-7)  # sums: another order of additions
 
 
 @EACH
@@ -138,9 +138,9 @@ def test_any_layout_of_the_incoming_gradient(case, make):
     if make == "expanded":
         strange = [torch.tensor(0.7).expand(o.shape) for o in outputs]
     elif make == "transposed":
-        strange = [torch.randn(o.shape[::-1]).permute(*range(o.dim())[::-1]) for o in outputs]
+        strange = [torch.randn(o.shape[::-1]).permute(tuple(range(o.dim())[::-1])) for o in outputs]
     else:
-        strange = [torch.randn(o.shape[:1]).reshape(-1, *[1] * (o.dim() - 1)).expand(o.shape) for o in outputs]
+        strange = [torch.randn([n if d == 0 else 1 for d, n in enumerate(o.shape)]).expand(o.shape) for o in outputs]
     _, expected = gradients(case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange])
     _, got = gradients(case.call, x, how, strange)
     for a, b in zip(got, expected, strict=True):
@@ -156,7 +156,7 @@ def test_any_shape_matches_eager(case, shape, seed):
     noise = noise_of(case, x, seed)
     how = {"seed": seed} if case.draws else {}
     for got, expected in zip(case.call(*x, **how), case.eager(*x, **noise), strict=True):
-        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5, equal_nan=True)
 
 
 @EACH
@@ -245,7 +245,7 @@ def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
     x = inputs_of(case, (3, 4))
 
     def function(*x):
-        return case.call(*x)
+        return case.call(*x, **({"seed": 8} if case.draws and not case.generates else {}))
 
     def of_grad(*x):
         return torch.func.grad(lambda x0: scalar(case, x0, *x[1:]))(x[0])
@@ -256,8 +256,9 @@ def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
     expected, expected_grads = gradients(function, x, {}, cotangents_of(case, x))
     torch.manual_seed(8)
     got, got_grads = gradients(compiled, x, {}, cotangents_of(case, x))
-    for a, b in zip([*got, *got_grads], [*expected, *expected_grads], strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for i, (a, b) in enumerate(zip([*got_grads, *got], [*expected_grads, *expected], strict=True)):
+        loose = {"rtol": 1e-5, "atol": 1e-6} if i in case.by_reference else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(a, b, **loose)
     torch.testing.assert_close(torch.compile(of_grad, fullgraph=True)(*x), of_grad(*x))
 
 
@@ -355,6 +356,8 @@ def test_concurrent_calls_from_python_threads(case):
     ],
 )
 def test_bad_noise_arguments_are_named(case, how, error):
+    if "generator" in how and not case.generates:
+        pytest.skip("takes no generator")
     x = inputs_of(case, (3, 4))
     how = {name: value(**noise_of(case, x)) if name == "noise" else value for name, value in how.items()}
     with pytest.raises(error, match="|".join(how)):
@@ -366,8 +369,9 @@ def test_bad_inputs_are_refused_before_any_work(case):
     state = torch.get_rng_state()
     good = inputs_of(case, (3, 4))
     for i in range(len(good)):
-        bad = [good[i].to(torch.int32), good[i].tolist()]
-        bad += [good[i][:2], good[i].to("meta")] if i > 0 else []
+        bad = [good[i].to(torch.complex64 if i in case.integers else torch.int32), good[i].tolist()]
+        bad += [good[i].to("meta")] if i > 0 else []
+        bad += [good[i][:2]] if i > 0 and case.same_shape else []
         bad += [good[i].double()] if i > 0 and case.same_dtype else []
         for wrong in bad:
             with pytest.raises((TypeError, ValueError), match="expected"):

@@ -328,6 +328,23 @@ def test_a_sweep_stops_at_the_memory_it_was_given(run):
     assert "fits in" in output
 
 
+def test_a_sweep_reports_a_kernel_that_falls_off_a_cliff(run):
+    halting = DOUBLING.replace(
+        "Variant(lambda x: 2 * x, check)}, bytes_moved=8 * n", "Variant(halting, check)}, bytes_moved=8 * n"
+    )
+    halting += """
+import time
+def halting(x):
+    if x.numel() > 1000:
+        time.sleep(1e-6 * x.numel())
+    return 2 * x
+"""
+    _, output, document = run({"doubling": halting}, "--sweep", "--memory-gb", "0.001")
+    assert "dgmkern: CLIFF" in output
+    (climb,) = document["climbs"]["double"]
+    assert (climb["is_cliff"], climb["smaller"], climb["larger"]) == (True, 1_000, 10_000)
+
+
 def test_an_interrupted_run_writes_what_it_has(run, monkeypatch):
     original, left = perf.measure.run_case, [1]
 

@@ -23,7 +23,12 @@ class Case:
         samples: how many samples of each datum the op draws, as [N, samples, ...]; None: one, [N, ...].
         limits: numbers of the inputs where an infinity makes the eager formula NaN (inf - inf) and ours its limit.
         same_dtype: whether all inputs must have the dtype of the first.
+        integers: numbers of the inputs that may be integers.
+        same_shape: whether the shapes of the inputs must fit each other.
         splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
+        ties: whether a gradient goes to any one of several equal numbers, of which bf16 and fp16 have many.
+        by_reference: numbers of the inputs whose gradients come from plain torch, which compiled code rounds otherwise.
+        generates: whether an op that draws takes generator=, and draws a seed where it is given none.
     """
 
     name: str
@@ -37,7 +42,12 @@ class Case:
     samples: int | None = None
     limits: tuple[int, ...] = ()
     same_dtype: bool = True
+    integers: tuple[int, ...] = ()
+    same_shape: bool = True
     splits: bool = True
+    generates: bool = True
+    ties: bool = False
+    by_reference: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.name
