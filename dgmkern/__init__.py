@@ -1,32 +1,11 @@
 """dgmkern: fused kernels for deep generative models, as ordinary differentiable torch ops."""
 
+from . import ops
 from ._library import build_info, cpu_capability
-from .ops import (
-    ddim_step,
-    dpm_solver_step,
-    gaussian_kl,
-    gaussian_rsample,
-    gaussian_rsample_kl,
-    normal,
-    p_sample,
-    q_sample,
-)
+from .ops import *  # noqa: F403
 from .rng import draw_seed
 from .schedule import DiffusionSchedule
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DiffusionSchedule",
-    "build_info",
-    "cpu_capability",
-    "ddim_step",
-    "dpm_solver_step",
-    "draw_seed",
-    "gaussian_kl",
-    "gaussian_rsample",
-    "gaussian_rsample_kl",
-    "normal",
-    "p_sample",
-    "q_sample",
-]
+__all__ = ["DiffusionSchedule", "build_info", "cpu_capability", "draw_seed", "ops", *ops.__all__]

@@ -17,6 +17,7 @@ class DiffusionSchedule:
         betas: beta_t.
         alphas, alphas_cumprod, alphas_cumprod_prev: alpha_t = 1 - beta_t, abar_t = prod_{s<=t} alpha_s, abar_{t-1}
             (1 at t = 0).
+        last_abar: abar of the last step, a float.
         zero_terminal: whether the last step is pure noise, from which "eps" tells nothing about x_0.
         sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod: the two coefficients of q(x_t | x_0) (DDPM eq. 4).
         posterior_variance: of q(x_{t-1} | x_t, x_0): beta_t (1 - abar_{t-1}) / (1 - abar_t) (eq. 7); 0 at t = 0.
@@ -67,7 +68,8 @@ class DiffusionSchedule:
                 betas.log(),
             ]
         )
-        self.zero_terminal = bool(self.sqrt_alphas_cumprod[-1] == 0)
+        self.last_abar = self.alphas_cumprod[-1].item()
+        self.zero_terminal = self.last_abar == 0
         self._on_device: dict[str, tuple[Tensor, Tensor]] = {"cpu": (self._q_table, self._p_table)}
 
     @property

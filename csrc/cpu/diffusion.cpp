@@ -52,6 +52,44 @@ Tensor q_sample_backward(const Tensor& grad, const Tensor& t, const Tensor& tabl
   return out;
 }
 
+Posterior posterior_of(Operands& tensors, const Steps& steps) {
+  Posterior args;
+  args.dtype = tensors.dtype;
+  args.inner = tensors.inner;
+  args.t = steps.t;
+  args.by_x0 = steps.row(kMeanX0);
+  args.by_x = steps.row(kMeanX);
+  return args;
+}
+
+Tensor q_posterior(const Tensor& x0, const Tensor& x_t, const Tensor& t, const Tensor& table) {
+  Operands tensors(x0);
+  const Steps steps(t, table, kRows, x0);
+  Posterior args = posterior_of(tensors, steps);
+  Tensor mean;
+  args.x0 = tensors.in(x0, "x0");
+  args.x = tensors.in(x_t, "x_t");
+  args.mean = tensors.out(mean);
+  const DiffusionLoops& loops = pick_diffusion_loops(level());
+  tensors.run([&](int64_t begin, int64_t end) { loops.posterior(args, begin, end); });
+  return mean;
+}
+
+std::tuple<Tensor, Tensor> q_posterior_backward(const Tensor& grad, const Tensor& x0, const Tensor& x_t,
+                                                const Tensor& t, const Tensor& table) {
+  Operands tensors(x0);
+  const Steps steps(t, table, kRows, x0);
+  Posterior args = posterior_of(tensors, steps);
+  require_alike(x_t, x0, "x_t");
+  Tensor dx0, dx;
+  args.grad = tensors.in(grad, "grad");
+  args.dx0 = tensors.out(dx0);
+  args.dx = tensors.out(dx);
+  const DiffusionLoops& loops = pick_diffusion_loops(level());
+  tensors.run([&](int64_t begin, int64_t end) { loops.posterior_backward(args, begin, end); });
+  return {dx0, dx};
+}
+
 }  // namespace
 }  // namespace dgm
 
@@ -59,4 +97,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgmkern, CPU, m) {
   m.impl("q_sample", TORCH_BOX(&dgm::q_sample));
   m.impl("q_sample_target", TORCH_BOX(&dgm::q_sample_target));
   m.impl("q_sample_backward", TORCH_BOX(&dgm::q_sample_backward));
+  m.impl("q_posterior", TORCH_BOX(&dgm::q_posterior));
+  m.impl("q_posterior_backward", TORCH_BOX(&dgm::q_posterior_backward));
 }

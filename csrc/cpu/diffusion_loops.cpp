@@ -88,8 +88,45 @@ static void scale(const Scale& args, int64_t begin, int64_t end) {
   DGM_DISPATCH(args.dtype, scale_loop<T>(args, begin, end));
 }
 
+template <class T>
+static void posterior_loop(const Posterior& args, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  pointwise<T>({args.x0, args.x}, {args.mean}, args.inner, begin, end,
+               [&](const C* const* in, C* const* out, int from, int to, int64_t sample) {
+                 const C by_x0 = (C)args.by_x0[args.t[sample]], by_x = (C)args.by_x[args.t[sample]];
+                 const C *x0 = in[0], *x = in[1];
+                 C* const mean = out[0];
+                 DGM_INDEPENDENT
+                 for (int j = from; j < to; ++j) mean[j] = by_x0 * x0[j] + by_x * x[j];
+               });
+}
+
+template <class T>
+static void posterior_backward_loop(const Posterior& args, int64_t begin, int64_t end) {
+  using C = compute_t<T>;
+  pointwise<T>({args.grad}, {args.dx0, args.dx}, args.inner, begin, end,
+               [&](const C* const* in, C* const* out, int from, int to, int64_t sample) {
+                 const C by_x0 = (C)args.by_x0[args.t[sample]], by_x = (C)args.by_x[args.t[sample]];
+                 const C* const grad = in[0];
+                 C *const dx0 = out[0], *const dx = out[1];
+                 DGM_INDEPENDENT
+                 for (int j = from; j < to; ++j) {
+                   dx0[j] = by_x0 * grad[j];
+                   dx[j] = by_x * grad[j];
+                 }
+               });
+}
+
+static void posterior(const Posterior& args, int64_t begin, int64_t end) {
+  DGM_DISPATCH(args.dtype, posterior_loop<T>(args, begin, end));
+}
+
+static void posterior_backward(const Posterior& args, int64_t begin, int64_t end) {
+  DGM_DISPATCH(args.dtype, posterior_backward_loop<T>(args, begin, end));
+}
+
 extern const DiffusionLoops diffusion_loops;
-const DiffusionLoops diffusion_loops = {q_sample, scale};
+const DiffusionLoops diffusion_loops = {q_sample, scale, posterior, posterior_backward};
 
 }  // namespace DGM_LEVEL
 }  // namespace dgm

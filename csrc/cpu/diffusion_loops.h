@@ -28,10 +28,22 @@ struct Scale {
   const double* factor;  // [T]
 };
 
+// mean = by_x0[t] x0 + by_x[t] x; backward: dx0 = by_x0[t] grad, dx = by_x[t] grad
+struct Posterior {
+  Dtype dtype;
+  Operand x0, x, mean;
+  Operand grad, dx0, dx;
+  int64_t inner;
+  const int64_t* t;
+  const double *by_x0, *by_x;  // [T]
+};
+
 struct DiffusionLoops {
   // elements begin to end, in memory order
   void (*q_sample)(const QSample& args, int64_t begin, int64_t end);
   void (*scale)(const Scale& args, int64_t begin, int64_t end);
+  void (*posterior)(const Posterior& args, int64_t begin, int64_t end);
+  void (*posterior_backward)(const Posterior& args, int64_t begin, int64_t end);
 };
 
 }  // namespace dgm

@@ -105,18 +105,19 @@ std::tuple<Tensor, Tensor> gaussian_kl_backward(const Tensor& grad, const Tensor
   return {dmu, dlogvar};
 }
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_kl_between_backward(const Tensor& grad, const Tensor& mu,
-                                                                const Tensor& logvar, const Tensor& mu_p,
-                                                                const Tensor& logvar_p) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_kl_between_backward(const Tensor& grad, const Tensor& mu,
+                                                                        const Tensor& logvar, const Tensor& mu_p,
+                                                                        const Tensor& logvar_p) {
   Operands tensors(mu);
   GaussianBackward args = parameters<GaussianBackward>(tensors, mu, logvar, &mu_p, &logvar_p);
   set_grad_kl(args, grad, mu, tensors);
-  Tensor dmu, dlogvar, dlogvar_p;
+  Tensor dmu, dlogvar, dmu_p, dlogvar_p;
   args.dmu = tensors.out(dmu);
   args.dlogvar = tensors.out(dlogvar);
+  args.dmu_p = tensors.out(dmu_p);
   args.dlogvar_p = tensors.out(dlogvar_p);
   run(args, tensors);
-  return {dmu, dlogvar, dlogvar_p};
+  return {dmu, dlogvar, dmu_p, dlogvar_p};
 }
 
 std::tuple<Tensor, Tensor> gaussian_rsample_kl(const Tensor& mu, const Tensor& logvar, std::optional<Tensor> noise,
@@ -130,17 +131,20 @@ std::tuple<Tensor, Tensor> gaussian_rsample_kl(const Tensor& mu, const Tensor& l
   return {z, kl};
 }
 
-std::tuple<Tensor, Tensor> gaussian_rsample_kl_backward(const Tensor& grad_z, const Tensor& grad_kl, const Tensor& mu,
-                                                        const Tensor& logvar, std::optional<Tensor> noise,
-                                                        std::optional<Tensor> seed, int64_t offset) {
+std::tuple<Tensor, Tensor> gaussian_rsample_kl_backward(std::optional<Tensor> grad_z, std::optional<Tensor> grad_kl,
+                                                        const Tensor& mu, const Tensor& logvar,
+                                                        std::optional<Tensor> noise, std::optional<Tensor> seed,
+                                                        int64_t offset) {
+  require(grad_z.has_value() || grad_kl.has_value(), "grad_z, grad_kl: expected at least one of them");
   Operands tensors(mu);
   GaussianBackward args = parameters<GaussianBackward>(tensors, mu, logvar);
   args.noise = tensors.noise(noise, seed, offset);
-  args.grad_z = tensors.in(grad_z, "grad_z");
-  args.grad_kl_sample = tensors.per_sample(grad_kl, "grad_kl");
+  if (grad_z.has_value()) args.grad_z = tensors.in(*grad_z, "grad_z");
+  if (grad_kl.has_value()) args.grad_kl_sample = tensors.per_sample(*grad_kl, "grad_kl");
   Tensor dmu, dlogvar;
   args.dmu = tensors.out(dmu);
   args.dlogvar = tensors.out(dlogvar);
+  if (!grad_kl.has_value()) torch::stable::copy_(dmu, *grad_z);  // the loop of rsample has no dmu
   run(args, tensors);
   return {dmu, dlogvar};
 }

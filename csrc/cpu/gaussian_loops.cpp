@@ -109,14 +109,15 @@ static DGM_HD void kl_backward_body(const C* const* in, const Grad& grad_kl, C* 
 template <class C, class Grad>
 static DGM_HD void between_backward_body(const C* const* in, const Grad& grad_kl, C* const* out, int from, int to) {
   const C *mu = in[0], *logvar = in[1], *mu_p = in[2], *logvar_p = in[3];
-  C *const dmu = out[0], *const dlogvar = out[1], *const dlogvar_p = out[2];
+  C *const dmu = out[0], *const dlogvar = out[1], *const dmu_p = out[2], *const dlogvar_p = out[3];
   DGM_INDEPENDENT
   for (int j = from; j < to; ++j) {
     const C diff = mu[j] - mu_p[j], ratio = logvar[j] - logvar_p[j], g = grad_kl(j);
     const C by_mu = g * diff * exp_of(-logvar_p[j]);
-    const C by_logvar = (C)0.5 * g * exp_minus_1(ratio, exp_of(ratio));
+    const C by_logvar = (C)0.5 * g * exp_minus_1(ratio, exp_of_difference(logvar[j], logvar_p[j], ratio));
     dmu[j] = by_mu;
     dlogvar[j] = by_logvar;
+    dmu_p[j] = -by_mu;
     dlogvar_p[j] = (C)-0.5 * by_mu * diff - by_logvar;
   }
 }
@@ -159,14 +160,14 @@ static void backward_loop(const GaussianBackward& args, int64_t begin, int64_t e
     pointwise<T>({args.logvar, args.grad_z}, {args.dlogvar}, args.noise, args.inner, begin, end,
                  [](In in, Out out, int from, int to, int64_t) { rsample_backward_body(in, out, from, to); });
   else if (between && per_sample)
-    pointwise<T>({args.mu, args.logvar, args.mu_p, args.logvar_p}, {args.dmu, args.dlogvar, args.dlogvar_p}, args.inner,
-                 begin, end, [&](In in, Out out, int from, int to, int64_t sample) {
+    pointwise<T>({args.mu, args.logvar, args.mu_p, args.logvar_p}, {args.dmu, args.dlogvar, args.dmu_p, args.dlogvar_p},
+                 args.inner, begin, end, [&](In in, Out out, int from, int to, int64_t sample) {
                    between_backward_body(in, same(sample), out, from, to);
                  });
   else if (between)
     pointwise<T>(
-        {args.mu, args.logvar, args.mu_p, args.logvar_p, args.grad_kl}, {args.dmu, args.dlogvar, args.dlogvar_p},
-        args.inner, begin, end,
+        {args.mu, args.logvar, args.mu_p, args.logvar_p, args.grad_kl},
+        {args.dmu, args.dlogvar, args.dmu_p, args.dlogvar_p}, args.inner, begin, end,
         [&](In in, Out out, int from, int to, int64_t) { between_backward_body(in, each(in[4]), out, from, to); });
   else if (per_sample)
     pointwise<T>(

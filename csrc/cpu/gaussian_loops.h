@@ -22,10 +22,10 @@ struct GaussianForward : Gaussian {
 };
 
 struct GaussianBackward : Gaussian {
-  Operand grad_z;                        // without data: zero
-  Operand grad_kl;                       // per element
-  const void* grad_kl_sample = nullptr;  // or per sample, [N] in the compute type; neither: zero
-  Operand dmu, dlogvar, dlogvar_p;       // dmu and dlogvar_p where wanted
+  Operand grad_z;                          // without data: zero
+  Operand grad_kl;                         // per element
+  const void* grad_kl_sample = nullptr;    // or per sample, [N] in the compute type; neither: zero
+  Operand dmu, dlogvar, dmu_p, dlogvar_p;  // the prior's where it has parameters
 };
 
 struct GaussianLoops {

@@ -64,9 +64,9 @@ class Operands {
     torch::stable::parallel_for(0, numel, grain, loop);
   }
 
-  // Runs a loop that fills sums[k][part] for parts of the samples; returns scale * sums, each [N].
+  // Runs a loop that fills sums[k][part] for parts of the samples; returns scale * sums + shift, each [N].
   template <int kSums, class Loop>
-  std::array<Tensor, kSums> sum_samples(const Loop& loop, double scale = 1) const {
+  std::array<Tensor, kSums> sum_samples(const Loop& loop, std::array<double, kSums> scale, double shift = 0) const {
     require(like_.dim() >= 1, "expected a tensor [N, ...]");
     const int64_t parts = (inner + kPart - 1) / kPart, all = samples() * parts;
     std::vector<double> sums(all * kSums);
@@ -81,12 +81,19 @@ class Operands {
         double sum = 0;  // the parts in order
         for (int64_t part = 0; part < parts; ++part) sum += sums[k * all + n * parts + part];
         if (dtype == Dtype::f64)
-          ((double*)data)[n] = scale * sum;
+          ((double*)data)[n] = scale[k] * sum + shift;
         else
-          ((float*)data)[n] = (float)(scale * sum);
+          ((float*)data)[n] = (float)(scale[k] * sum + shift);
       }
     }
     return results;
+  }
+
+  template <int kSums, class Loop>
+  std::array<Tensor, kSums> sum_samples(const Loop& loop, double scale = 1, double shift = 0) const {
+    std::array<double, kSums> scales;
+    scales.fill(scale);
+    return sum_samples<kSums>(loop, scales, shift);
   }
 
   // A gradient [N] of per-sample sums, as dense numbers in the compute type.
@@ -110,7 +117,7 @@ class Operands {
     return {Operand{data, run, 2 * run}, Operand{data + bytes, run, 2 * run}};
   }
 
-  const Tensor& like_;
+  const Tensor like_;
   std::vector<Tensor> kept_;
 };
 

@@ -1,7 +1,6 @@
 #include <cmath>
 #include <limits>
 
-#include "../math/diffusion.h"
 #include "operands.h"
 #include "reverse_loops.h"
 #include "schedule.h"
@@ -10,30 +9,11 @@ namespace dgm {
 namespace {
 
 enum class Solver { ddpm, ddim, dpm_solver };
-enum class Variance { fixed_small, fixed_large, learned, learned_range };
-// rows of DiffusionSchedule.p_table
-enum Row { kSignal, kSigma, kMeanX0, kMeanX, kLogvarSmall, kLogvarLarge, kLogBeta, kRows };
-
-Prediction prediction_of(const std::string& name) {
-  if (name == "eps") return Prediction::eps;
-  if (name == "x0") return Prediction::x0;
-  require(name == "v", "prediction: expected eps, x0 or v");
-  return Prediction::v;
-}
-
 Solver solver_of(const std::string& name) {
   if (name == "ddpm") return Solver::ddpm;
   if (name == "ddim") return Solver::ddim;
   require(name == "dpm_solver", "solver: expected ddpm, ddim or dpm_solver");
   return Solver::dpm_solver;
-}
-
-Variance variance_of(const std::string& name) {
-  if (name == "fixed_small") return Variance::fixed_small;
-  if (name == "fixed_large") return Variance::fixed_large;
-  if (name == "learned") return Variance::learned;
-  require(name == "learned_range", "variance: expected fixed_small, fixed_large, learned or learned_range");
-  return Variance::learned_range;
 }
 
 // What all reverse ops take, in their order.
@@ -54,25 +34,14 @@ struct Arguments {
   std::optional<double> clip;
 };
 
-NoiseLevel level_at(const Steps& steps, int64_t t) {
-  return t < 0 ? NoiseLevel{1, 0} : NoiseLevel{steps.row(kSignal)[t], steps.row(kSigma)[t]};
-}
-
 SampleStep ddpm_step(const Steps& steps, int64_t t, Variance variance) {
-  const double small = steps.row(kLogvarSmall)[t], large = steps.row(kLogBeta)[t];
   SampleStep step = {};
   step.by_x = steps.row(kMeanX)[t];
   step.by_x0 = steps.row(kMeanX0)[t];
-  if (t == 0) {
-    step.logvar = -std::numeric_limits<double>::infinity();  // no noise
-    return step;
-  }
-  switch (variance) {
-    case Variance::fixed_small: step.sigma = std::exp(small / 2); break;
-    case Variance::fixed_large: step.sigma = std::exp(large / 2); break;
-    case Variance::learned: step.logvar_by = 1; break;
-    case Variance::learned_range: step.logvar = (large + small) / 2; step.logvar_by = (large - small) / 2;
-  }
+  const auto [logvar, logvar_by] = logvar_at(steps, t, variance);
+  step.logvar = t == 0 ? -std::numeric_limits<double>::infinity() : logvar;  // no noise at the end
+  step.logvar_by = t == 0 ? 0 : logvar_by;
+  step.sigma = std::exp(step.logvar / 2);
   return step;
 }
 
@@ -136,8 +105,7 @@ struct Reverse {
   explicit Reverse(const Arguments& a) : tensors(a.x_t) {
     const Solver solver = solver_of(a.solver);
     const Variance variance = variance_of(a.variance);
-    const bool learned =
-        solver == Solver::ddpm && (variance == Variance::learned || variance == Variance::learned_range);
+    const bool learned = solver == Solver::ddpm && is_learned(variance);
     halves = learned || (solver != Solver::ddpm && a.x_t.dim() >= 2 && a.model_out.dim() == a.x_t.dim() &&
                          a.model_out.size(1) == 2 * a.x_t.size(1));
     args.dtype = tensors.dtype;

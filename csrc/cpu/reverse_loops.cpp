@@ -9,10 +9,10 @@ namespace DGM_LEVEL {
 
 // SampleStep in the compute type.
 template <class C>
-struct StepOf {
+struct ReverseStepIn {
   C x0_by_x, x0_by_out, bound, x0_scale, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by;
 
-  explicit StepOf(const SampleStep& s)
+  explicit ReverseStepIn(const SampleStep& s)
       : x0_by_x((C)s.x0_by_x),
         x0_by_out((C)s.x0_by_out),
         bound((C)s.bound),
@@ -25,7 +25,9 @@ struct StepOf {
         logvar((C)s.logvar),
         logvar_by((C)s.logvar_by) {}
 
-  DGM_HD C raw_x0(C x, C out) const { return x0_by_x * x + x0_by_out * out; }
+  DGM_HD C raw_x0(C x, C out) const {  // an infinite x plays no part where the model predicts x_0 itself
+    return (x0_by_x == 0 ? (C)0 : x0_by_x * x) + x0_by_out * out;
+  }
 
   DGM_HD C clipped(C raw) const {  // a NaN stays one
     C x0 = raw < -bound ? -bound : raw;
@@ -36,20 +38,13 @@ struct StepOf {
   DGM_HD C learned_sigma(C v) const { return exp_of((C)0.5 * (logvar + logvar_by * v)); }
 };
 
-struct Yes {
-  constexpr operator bool() const { return true; }
-};
-struct No {
-  constexpr operator bool() const { return false; }
-};
-
 // inputs: out, x, [v], [last]; outputs: next, [x0]
 template <class T, bool draws, bool learned, bool second_order, bool gives_x0>
 static void step_loop(const ReverseStep& args, int64_t begin, int64_t end) {
   using C = compute_t<T>;
   constexpr int kIn = 2 + learned + second_order, kOut = 1 + gives_x0;
   const auto body = [&](const C* const* in, C* const* results, int from, int to, int64_t sample) {
-    const StepOf<C> s(args.steps[sample]);
+    const ReverseStepIn<C> s(args.steps[sample]);
     const C *out = in[0], *x = in[1], *v = in[2], *last = in[2], *eps = in[draws ? kIn : 0];
     C *next = results[0], *x0 = results[kOut - 1];
     const auto loop = [&](auto clips) {
@@ -103,7 +98,7 @@ static void backward_loop(const ReverseBackward& args, int64_t begin, int64_t en
   using C = compute_t<T>;
   constexpr int kIn = 3 + with_x0 + learned, kOut = 2 + learned + second_order;
   const auto body = [&](const C* const* in, C* const* results, int from, int to, int64_t sample) {
-    const StepOf<C> s(args.steps[sample]);
+    const ReverseStepIn<C> s(args.steps[sample]);
     const C *grad = in[0], *out = in[1], *x = in[2], *grad_x0 = in[3], *v = in[kIn - 1], *eps = in[learned ? kIn : 0];
     C *dout = results[0], *dx = results[1], *dlast = results[2], *dv = results[kOut - 1];
     DGM_INDEPENDENT
@@ -155,7 +150,7 @@ static void quantile_of(const ReverseStep& args, double q, double* quantiles, vo
       const int m = args.inner - i < kChunk ? (int)(args.inner - i) : kChunk;
       pointwise_chunk<T, 2, 0, false>({args.out, args.x}, nullptr, nullptr, args.inner, first + i, m,
                                       [&](const C* const* in, C* const*, int from, int to, int64_t sample) {
-                                        const StepOf<C> s(args.steps[sample]);
+                                        const ReverseStepIn<C> s(args.steps[sample]);
                                         const C *out = in[0], *x = in[1];
                                         DGM_INDEPENDENT
                                         for (int j = from; j < to; ++j)

@@ -1,5 +1,8 @@
 // The steps of a batch and the table of its diffusion schedule, checked.
 #pragma once
+#include <utility>
+
+#include "../math/diffusion.h"
 #include "tensors.h"
 
 namespace dgm {
@@ -35,5 +38,45 @@ class Steps {
   Tensor t_, table_;
   int64_t count_;
 };
+
+// Rows of DiffusionSchedule.p_table.
+enum Row { kSignal, kSigma, kMeanX0, kMeanX, kLogvarSmall, kLogvarLarge, kLogBeta, kRows };
+
+enum class Variance { fixed_small, fixed_large, learned, learned_range };
+
+inline Prediction prediction_of(const std::string& name) {
+  if (name == "eps") return Prediction::eps;
+  if (name == "x0") return Prediction::x0;
+  require(name == "v", "prediction: expected eps, x0 or v");
+  return Prediction::v;
+}
+
+inline Variance variance_of(const std::string& name) {
+  if (name == "fixed_small") return Variance::fixed_small;
+  if (name == "fixed_large") return Variance::fixed_large;
+  if (name == "learned") return Variance::learned;
+  require(name == "learned_range", "variance: expected fixed_small, fixed_large, learned or learned_range");
+  return Variance::learned_range;
+}
+
+inline bool is_learned(Variance variance) {
+  return variance == Variance::learned || variance == Variance::learned_range;
+}
+
+// The level of step t of a p_table; -1 is x_0 itself.
+inline NoiseLevel level_at(const Steps& steps, int64_t t) {
+  return t < 0 ? NoiseLevel{1, 0} : NoiseLevel{steps.row(kSignal)[t], steps.row(kSigma)[t]};
+}
+
+// The log-variance of the reverse step at t: first + second v, v being what the model gives.
+inline std::pair<double, double> logvar_at(const Steps& steps, int64_t t, Variance variance) {
+  const double small = steps.row(kLogvarSmall)[t], large = steps.row(kLogBeta)[t];
+  switch (variance) {
+    case Variance::fixed_small: return {small, 0};
+    case Variance::fixed_large: return {steps.row(kLogvarLarge)[t], 0};
+    case Variance::learned: return {0, 1};
+    default: return {(large + small) / 2, (large - small) / 2};
+  }
+}
 
 }  // namespace dgm

@@ -14,11 +14,9 @@ DGM_HD float multiply_add(float a, float b, float c) {
 #endif
 }
 
-// e^x within 1 ulp; overflows to inf above 88.72, goes to 0 through subnormals below -87.3; NaN stays NaN.
-DGM_HD float exp_of(float x) {
-  x = x < -105.0f ? -105.0f : x;  // in this form a NaN passes
-  x = x > 89.0f ? 89.0f : x;
-  const float u = multiply_add(x, 0x1.715476p+0f, 0x1.8p23f);  // rint(x / ln 2) in the low bits
+// x = n ln 2 + f: e^f, with n in the low bits of u
+DGM_HD float exp_of_rest(float x, float& u) {
+  u = multiply_add(x, 0x1.715476p+0f, 0x1.8p23f);  // rint(x / ln 2) in the low bits
   const float n = u - 0x1.8p23f;
   float f = multiply_add(n, -0x1.62e400p-1f, x);  // exact: 16 bits of ln 2
   f = multiply_add(n, -0x1.7f7d1cp-20f, f);
@@ -28,11 +26,30 @@ DGM_HD float exp_of(float x) {
   p = multiply_add(p, f, 0x1.5554e6p-5f);
   p = multiply_add(p, f, 0x1.555552p-3f);
   p = multiply_add(p, f, 0x1.000000p-1f);
-  const float e = 1.0f + multiply_add(f * f, p, f);
+  return 1.0f + multiply_add(f * f, p, f);
+}
+
+DGM_HD double multiply_add(double a, double b, double c) { return a * b + c; }
+
+// e^x within 1 ulp; overflows to inf above 88.72, goes to 0 through subnormals below -87.3; NaN stays NaN.
+DGM_HD float exp_of(float x) {
+  x = x < -105.0f ? -105.0f : x;  // in this form a NaN passes
+  x = x > 89.0f ? 89.0f : x;
+  float u;
+  const float e = exp_of_rest(x, u);
   // times 2^n in two exact steps: neither factor over- or underflows by itself
   const int32_t k = bits_as<int32_t>(u) - 0x4b400000, half = k >> 1;
   return e * bits_as<float>((half + 127) << 23) * bits_as<float>((k - half + 127) << 23);
 }
+
+// The same for x <= 0, 0 where it would be subnormal; in two thirds of the instructions.
+DGM_HD float exp_of_negative(float x) {
+  float u;
+  const float e = exp_of_rest(x, u) * bits_as<float>((bits_as<uint32_t>(u) << 23) + 0x3f800000u);
+  return x < -87.33f ? 0.0f : e;
+}
+
+DGM_HD double exp_of_negative(double x) { return __builtin_exp(x); }
 
 DGM_HD double exp_of(double x) { return __builtin_exp(x); }
 

@@ -14,6 +14,14 @@
 
 namespace dgm {
 
+// A constant as an argument: a loop in a generic lambda that takes one is compiled for its value.
+template <class T, T value>
+struct Constant {
+  DGM_HD constexpr operator T() const { return value; }
+};
+using Yes = Constant<bool, true>;
+using No = Constant<bool, false>;
+
 template <class To, class From>
 DGM_HD To bits_as(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");

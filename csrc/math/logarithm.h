@@ -25,4 +25,12 @@ DGM_HD float log_of(float x) {
 
 DGM_HD double log_of(double x) { return __builtin_log(x); }
 
+// ln(1 + x) for x >= 0, without losing small x.
+DGM_HD float log1p_of(float x) {
+  const float y = 1.0f + x;
+  return log_of(y) + (x - (y - 1.0f)) / y;  // what rounding took from 1 + x
+}
+
+DGM_HD double log1p_of(double x) { return __builtin_log1p(x); }
+
 }  // namespace dgm

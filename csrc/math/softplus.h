@@ -21,10 +21,8 @@ DGM_HD float log1p_of_unit(float y) {
 DGM_HD double log1p_of_unit(double y) { return __builtin_log1p(y); }
 
 // e^-|x|
-template <class C>
-DGM_HD C exp_minus_abs(C x) {
-  return exp_of(x < (C)0 ? x : -x);
-}
+DGM_HD float exp_minus_abs(float x) { return exp_of_negative(-__builtin_fabsf(x)); }
+DGM_HD double exp_minus_abs(double x) { return exp_of_negative(-__builtin_fabs(x)); }
 
 // ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|): full relative accuracy on both sides, x itself where e^-x vanishes
 template <class C>

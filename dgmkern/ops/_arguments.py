@@ -50,12 +50,19 @@ def noise_source(
             raise ValueError("noise: give noise, or one of seed and generator, not both")
         check_alike("noise", noise, x_name, x)
         return noise, None
+    return None, drawn_seed(x.device, generator, seed, offset)
+
+
+def drawn_seed(
+    device: torch.device, generator: torch.Generator | None, seed: int | Tensor | None, offset: int
+) -> Tensor:
+    """The seed given, else one drawn from torch's generator."""
     check_offset(offset)
     if seed is None:
-        return None, draw_seed(x.device, generator)
+        return draw_seed(device, generator)
     if generator is not None:
         raise ValueError("seed: give one of seed and generator, not both")
-    return None, seed_tensor(seed, x.device)
+    return seed_tensor(seed, device)
 
 
 def check_offset(offset: int) -> None:
@@ -105,7 +112,7 @@ def check_model_out(model_out: Tensor, x_name: str, x: Tensor, *, halves: bool |
         if halves:
             got = tuple(model_out.shape) if isinstance(model_out, Tensor) else type(model_out).__name__
             raise ValueError(
-                f"model_out: expected [N, 2 C, ...], a prediction and a variance for {x_name} {tuple(x.shape)}, got {got}"
+                f"model_out: expected [N, 2 C, ...], prediction and variance of {x_name} {tuple(x.shape)}, got {got}"
             )
         check_alike("model_out", model_out, x_name, x)
     else:

@@ -1,4 +1,4 @@
-"""Batched diffusion noising: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with its training target."""
+"""The forward process of diffusion: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, its target and its posterior."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,11 @@ from torch.autograd.function import Function
 
 from .. import _library, reference
 from .._library import below_autograd, call
+from ..reference.diffusion import LOGVAR, gathered_or_nan
+from ..reference.gaussian import compute_dtype
 from ..reference.layout import empty_as
 from ..schedule import DiffusionSchedule
-from ._arguments import check_batch, check_schedule, noise_source, steps_tensor
+from ._arguments import check_alike, check_batch, check_schedule, noise_source, steps_tensor
 
 _NOISED = "Tensor x0, Tensor t, Tensor table, Tensor? noise, Tensor? seed, SymInt offset"
 _TARGETS = ("eps", "x0", "v")
@@ -28,6 +30,19 @@ _q_sample_backward = _library.define(
     reference.diffusion.q_sample_backward,
     lambda grad, t, table, row: empty_as(grad),
 )
+
+
+_q_posterior = _library.define(
+    "q_posterior(Tensor x0, Tensor x_t, Tensor t, Tensor table) -> Tensor",
+    reference.diffusion.q_posterior,
+    lambda x0, x_t, t, table: empty_as(x0),
+)
+_q_posterior_backward = _library.define(
+    "q_posterior_backward(Tensor grad, Tensor x0, Tensor x_t, Tensor t, Tensor table) -> (Tensor, Tensor)",
+    reference.diffusion.q_posterior_backward,
+    lambda grad, x0, x_t, t, table: (empty_as(x0), empty_as(x0)),
+)
+_QPosterior = _library.differentiable(_q_posterior, _q_posterior_backward, ("x0", "x_t"))
 
 
 class _QSampleBackward(Function):
@@ -131,3 +146,32 @@ def q_sample(
         x_t = call(_q_sample, _QSample, x0, t, table, noise, seed, offset)
         return x_t if target is None else (x_t, x0)
     return call(_q_sample_target, _QSampleTarget, x0, t, table, noise, seed, offset, target)
+
+
+def q_posterior(x0: Tensor, x_t: Tensor, t: Tensor | int, s: DiffusionSchedule) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of q(x_{t-1} | x_t, x_0), the posterior of the forward process (Ho et al. 2020, eq. 7).
+
+    mean = sqrt(abar_{t-1}) beta_t / (1 - abar_t) x_0 + sqrt(alpha_t) (1 - abar_{t-1}) / (1 - abar_t) x_t; variance
+    beta_t (1 - abar_{t-1}) / (1 - abar_t), whose log at t = 0, where it is 0, is that of t = 1.
+
+    Args:
+        x0, x_t: [N, ...], same shape, dtype and device; float64, float32, bfloat16 or float16.
+        t: int64 [N], 0-based step of each sample, or one int for all.
+        s: the schedule.
+
+    Returns:
+        mean like x0, differentiable any number of times; logvar [N, 1, ...] to broadcast, float32 (float64
+        for float64).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device.
+        IndexError: t outside [0, T) (on CUDA a tensor's such samples become NaN instead: a check would sync).
+    """
+    check_batch("x0", x0)
+    check_alike("x_t", x_t, "x0", x0)
+    check_schedule(s)
+    t = steps_tensor(t, "x0", x0, s)
+    table = s.p_table(x0.device)
+    mean = call(_q_posterior, _QPosterior, x0, x_t, t, table)
+    logvar = gathered_or_nan(table[LOGVAR : LOGVAR + 1], t)[0].to(compute_dtype(x0))
+    return mean, logvar.reshape(-1, *[1] * (x0.dim() - 1))

@@ -97,8 +97,7 @@ def p_sample(
     """Draw x_{t-1} ~ p(x_{t-1} | x_t), the reverse step of DDPM (Ho et al. 2020, algorithm 2), in one pass.
 
     x_{t-1} = coef1_t x0 + coef2_t x_t + sigma_t eps (eq. 7), with x0 the model's prediction of x_0; no noise at t = 0.
-    Coefficients are made in fp64; without `clip` x0 is never formed, so nothing cancels at high noise. Differentiable
-    any number of times by model_out, x_t and noise.
+    Coefficients are made in fp64. Differentiable any number of times by model_out, x_t and noise.
 
     Args:
         model_out: what the model gives for (x_t, t): like x_t, or with twice the channels, [N, 2 C, ...], where the

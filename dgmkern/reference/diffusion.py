@@ -15,11 +15,19 @@ def gathered(table: Tensor, t: Tensor, name: str = "t", *, first: int = 0) -> Te
     becomes NaN.
     """
     last = first + table.shape[1]
-    inside = (t >= first) & (t < last)
     # under a transform (the backward of a backward) there is nothing to look at, and the forward has looked
-    if t.device.type == "cpu" and not torch._C._are_functorch_transforms_active() and not inside.all():
-        raise IndexError(f"{name}: expected steps in [{first}, {last}), got {t[~inside][0].item()}")
-    return table[:, (t - first).clamp(0, table.shape[1] - 1)].masked_fill(~inside, float("nan"))
+    if t.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
+        outside = (t < first) | (t >= last)
+        if outside.any():
+            raise IndexError(f"{name}: expected steps in [{first}, {last}), got {t[outside][0].item()}")
+    return gathered_or_nan(table, t, first=first)
+
+
+def gathered_or_nan(table: Tensor, t: Tensor, *, first: int = 0) -> Tensor:
+    """The same without a look: NaN for a step outside."""
+    i = t - first
+    rows = table[:, i.clamp(0, table.shape[1] - 1)]
+    return rows.masked_fill((i < 0) | (i >= table.shape[1]), float("nan"))
 
 
 def rows_of(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
@@ -47,3 +55,19 @@ def q_sample_target(
 def q_sample_backward(grad: Tensor, t: Tensor, table: Tensor, row: int) -> Tensor:
     """table[row, t] grad: the gradient by x_0 (row 0) or by the noise (row 1)."""
     return laid_out_as(grad, (rows_of(table, t, grad)[row] * grad).to(grad.dtype))
+
+
+MEAN_X0, MEAN_X, LOGVAR = 2, 3, 4  # rows of DiffusionSchedule.p_table
+
+
+def q_posterior(x0: Tensor, x_t: Tensor, t: Tensor, table: Tensor) -> Tensor:
+    """coef1_t x_0 + coef2_t x_t; table is fp64 [7, T]."""
+    rows = rows_of(table, t, x0)
+    return laid_out_as(x0, (rows[MEAN_X0] * x0 + rows[MEAN_X] * x_t).to(x0.dtype))
+
+
+def q_posterior_backward(grad: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """coef1_t grad, coef2_t grad."""
+    rows = rows_of(table, t, x0)
+    dx0, dx = rows[MEAN_X0] * grad, rows[MEAN_X] * grad
+    return laid_out_as(x0, dx0.to(x0.dtype)), laid_out_as(x0, dx.to(x0.dtype))

@@ -88,14 +88,14 @@ def gaussian_kl_between_sample(mu: Tensor, logvar: Tensor, mu_p: Tensor, logvar_
 
 def gaussian_kl_between_backward(
     grad: Tensor, mu: Tensor, logvar: Tensor, mu_p: Tensor, logvar_p: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by mu (the one by mu_p is its negative), logvar and logvar_p. grad is [N] or shaped as mu."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by mu, logvar, mu_p and logvar_p. grad is [N] or shaped as mu."""
     c = compute_dtype(mu)
     g, diff = over_samples(grad, mu).to(c), mu.to(c) - mu_p.to(c)
     dmu = g * diff * torch.exp(-logvar_p.to(c))
     dlogvar = g * torch.expm1(logvar.to(c) - logvar_p.to(c)) / 2
     dlogvar_p = -dmu * diff / 2 - dlogvar
-    return tuple(laid_out_as(mu, d.to(mu.dtype)) for d in (dmu, dlogvar, dlogvar_p))
+    return tuple(laid_out_as(mu, d.to(mu.dtype)) for d in (dmu, dlogvar, -dmu, dlogvar_p))
 
 
 def gaussian_rsample_kl(
@@ -106,17 +106,23 @@ def gaussian_rsample_kl(
 
 
 def gaussian_rsample_kl_backward(
-    grad_z: Tensor,
-    grad_kl: Tensor,
+    grad_z: Tensor | None,
+    grad_kl: Tensor | None,
     mu: Tensor,
     logvar: Tensor,
     noise: Tensor | None,
     seed: Tensor | None,
     offset: int,
 ) -> tuple[Tensor, Tensor]:
-    """grad_z + grad_kl mu, grad_z eps e^(logvar/2) / 2 + grad_kl (e^logvar - 1) / 2."""
+    """grad_z + grad_kl mu, grad_z eps e^(logvar/2) / 2 + grad_kl (e^logvar - 1) / 2; a gradient that is None is 0."""
     c = compute_dtype(mu)
-    g, gk, lv = grad_z.to(c), over_samples(grad_kl, mu).to(c), logvar.to(c)
-    eps = eps_like(mu, noise, seed, offset).to(c)
-    dlogvar = (g * eps * torch.exp(lv / 2) + gk * torch.expm1(lv)) / 2
-    return laid_out_as(mu, (g + gk * mu.to(c)).to(mu.dtype)), laid_out_as(mu, dlogvar.to(mu.dtype))
+    m, lv = mu.to(c), logvar.to(c)
+    dmu, dlogvar = torch.zeros_like(m), torch.zeros_like(lv)
+    if grad_z is not None:
+        g = grad_z.to(c)
+        dmu, dlogvar = g, g * eps_like(mu, noise, seed, offset).to(c) * torch.exp(lv / 2) / 2
+    if grad_kl is not None:
+        gk = over_samples(grad_kl, mu).to(c)
+        dmu, dlogvar = dmu + gk * m, dlogvar + gk * torch.expm1(lv) / 2
+    # + 0: where grad_kl is None dmu would be grad_z itself, and an op's result must not be its argument
+    return laid_out_as(mu, (dmu + 0).to(mu.dtype)), laid_out_as(mu, dlogvar.to(mu.dtype))

@@ -1,10 +1,15 @@
-"""Negative log-likelihoods of one element, in nats, and their derivatives, in plain torch and in the dtype given."""
+"""Negative log-likelihoods in nats, in plain torch: of each element, in the dtype given, with their derivatives; and
+summed per sample, with their gradients, in fp32 (fp64 for fp64)."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .gaussian import compute_dtype, over_samples, per_sample
+from .layout import laid_out_as
 
 _DELTA = 1 / 255  # half of a bin of [-1, 1] in 256 levels
 _DELTA_ROUNDING = {  # what rounding takes from it
@@ -129,3 +134,46 @@ def discretized_gaussian_grad(x: Tensor, mean: Tensor, log_scale: Tensor) -> tup
         other * (bin.b * torch.exp(-2 * bin.w) - bin.a),
     )
     return (-bin.sign * by_mean * bin.per_scale).clamp(-largest, largest), by_scale.clamp(-largest, largest)
+
+
+def _nll(each: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    c = compute_dtype(args[0])
+    return per_sample(each(*[x.to(c) for x in args]))
+
+
+def _backward(grad: Tensor, derivatives: Callable, *args: Tensor) -> tuple[Tensor, ...]:
+    c, like = compute_dtype(args[0]), args[0]
+    g = over_samples(grad, like)
+    return tuple(laid_out_as(like, (g * d).to(like.dtype)) for d in derivatives(*[x.to(c) for x in args]))
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """`bernoulli`, summed per sample. [N]"""
+    return _nll(bernoulli, logits, x)
+
+
+def bernoulli_nll_backward(grad: Tensor, logits: Tensor, x: Tensor) -> Tensor:
+    """grad (sigmoid(logits) - x)."""
+    return _backward(grad, lambda *args: (bernoulli_grad(*args),), logits, x)[0]
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """`gaussian`, summed per sample. [N]"""
+    return _nll(gaussian, x, mean, logvar)
+
+
+def gaussian_nll_backward(grad: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients by mean and logvar."""
+    return _backward(grad, gaussian_grad, x, mean, logvar)
+
+
+def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """`discretized_gaussian`, summed per sample. [N]"""
+    return _nll(discretized_gaussian, x, mean, log_scale)
+
+
+def discretized_gaussian_nll_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, log_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients by mean and log_scale."""
+    return _backward(grad, discretized_gaussian_grad, x, mean, log_scale)

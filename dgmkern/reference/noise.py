@@ -1,4 +1,4 @@
-"""Counter-based normals (Philox4x32-10 and Box-Muller), in plain torch."""
+"""Counter-based normals and uniforms (Philox4x32-10), in plain torch."""
 
 import math
 
@@ -50,6 +50,17 @@ def normal(size: list[int], seed: Tensor, offset: int, dtype: torch.dtype) -> Te
     w0, w1, w2, w3 = philox(counter, seed)
     z = torch.stack([*box_muller(w0, w1), *box_muller(w2, w3)], dim=-1)  # [counters, 4]
     return z.flatten()[skip : skip + n].float().to(dtype).reshape(size)
+
+
+def uniform(n: int, seed: Tensor, offset: int) -> Tensor:
+    """u[i] = ((w >> 9) + 1/2) / 2^23 in (0, 1), w = lane (offset + i) % 4 of the words of counter (offset + i) // 4.
+
+    fp32 [n], exact, and so is 1 - u.
+    """
+    first, skip = offset // 4, offset % 4
+    counter = torch.arange(first, first + (n + skip + 3) // 4, dtype=torch.int64, device=seed.device)
+    words = torch.stack(philox(counter, seed), dim=-1).flatten()[skip : skip + n]
+    return ((words >> 9).float() + 0.5) * 2.0**-23
 
 
 def eps_like(x: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int) -> Tensor:

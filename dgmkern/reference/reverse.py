@@ -64,7 +64,7 @@ def _next_level(table: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(gathered(torch.cat([end, table], 1), t_next, "t_prev", first=-1)[:2])
 
 
-def _log_variance(variance: str, rows: Tensor, v: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | float]:
+def log_variance(variance: str, rows: Tensor, v: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | float]:
     """log sigma^2 and its derivative by the model's variance output v."""
     if variance in ("fixed_small", "fixed_large"):
         return over(x, rows[LOGVAR_SMALL if variance == "fixed_small" else LOGVAR_LARGE]), 0.0
@@ -103,7 +103,7 @@ class Step:
         sigma, by_last, logvar_by_v = None, 0.0, 0.0
         if solver == "ddpm":
             by_x, by_x0 = rows[MEAN_X], rows[MEAN_X0]
-            logvar, logvar_by_v = _log_variance(variance, rows, v, x_t)
+            logvar, logvar_by_v = log_variance(variance, rows, v, x_t)
             sigma = torch.where(over(x_t, t) == 0, 0.0, torch.exp(logvar / 2))
         elif solver == "ddim":
             by_x, by_x0, drawn = ddim_coefficients(table, t, t_next, eta)
@@ -124,7 +124,8 @@ class Step:
         )
 
     def raw_x0(self, x: Tensor, out: Tensor) -> Tensor:
-        return self.x0_by_x * x + self.x0_by_out * out
+        # an infinite x plays no part where the model predicts x_0 itself
+        return torch.where(self.x0_by_x == 0, 0.0, self.x0_by_x * x) + self.x0_by_out * out
 
 
 def reverse_step_x0(
@@ -153,7 +154,7 @@ def reverse_step_x0(
     x0 = step.raw_x0(x, out)
     if bound is not None:
         s = over(x_t, bound)
-        x0 = torch.minimum(torch.maximum(x0, -s), s) / s
+        x0 = torch.where(x0.abs() > s, x0.sign(), x0 / s)
     elif clip is not None:
         x0 = x0.clamp(-clip, clip)
     result = step.by_x * x + (step.by_out * out if clip is None and bound is None else step.by_x0 * x0)
@@ -219,7 +220,7 @@ def dynamic_bound(model_out: Tensor, x_t: Tensor, t: Tensor, table: Tensor, pred
     signal, sigma = gathered(table, t)[:2]
     by_x, by_out = to_x0(prediction, signal, sigma)
     out = halves(model_out, x_t)[0].to(c)
-    x0 = over(x_t, by_x) * x_t.to(c) + over(x_t, by_out) * out
+    x0 = torch.where(over(x_t, by_x) == 0, 0.0, over(x_t, by_x) * x_t.to(c)) + over(x_t, by_out) * out
     if x0[0:1].numel() == 0:
         return torch.ones_like(signal)
     # sorted, since torch.quantile takes no more than 2^24 numbers

@@ -26,6 +26,12 @@ def eager_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * torch.sum(1 + logvar - mu**2 - torch.exp(logvar), -1)
 
 
+def eager_kl_between(mu: Tensor, logvar: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
+    """The usual formula of hierarchical VAE code."""
+    terms = logvar_p - logvar + (torch.exp(logvar) + (mu - mu_p) ** 2) * torch.exp(-logvar_p) - 1
+    return 0.5 * torch.sum(terms, -1)
+
+
 def eager_rsample_kl(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     """The usual formula of VAE code."""
     return eager_rsample(mu, logvar), eager_kl(mu, logvar)
@@ -45,6 +51,21 @@ def check_kl(kl: Tensor, inputs: SimpleNamespace) -> None:
     mu, logvar = inputs.mu.detach().double(), inputs.logvar.detach().double()
     want = 0.5 * (mu**2 + torch.expm1(logvar) - logvar).sum(-1)
     assert_close_to_fp64(kl.detach(), want, what="kl", ulps=16.0, scale=1e-3)
+
+
+def check_kl_between(inputs: SimpleNamespace, output: tuple[Tensor, tuple[Tensor, ...]]) -> None:
+    """KL per sample and its four gradients in fp64."""
+    kl, gradients = output
+    mu, logvar, mu_p, logvar_p = (x.detach().double() for x in (inputs.mu, inputs.logvar, inputs.mu_p, inputs.logvar_p))
+    by_mu, by_logvar = (mu - mu_p) * torch.exp(-logvar_p), torch.expm1(logvar - logvar_p) / 2
+    square = (mu - mu_p) * by_mu / 2
+    assert_close_to_fp64(
+        kl.detach(), (square + by_logvar - (logvar - logvar_p) / 2).sum(-1), what="kl", ulps=16.0, scale=1e-3
+    )
+    g = inputs.grad_kl.double().unsqueeze(-1)
+    wanted = (g * by_mu, g * by_logvar, -g * by_mu, -g * (square + by_logvar))
+    for got, want, what in zip(gradients, wanted, ("dmu", "dlogvar", "dmu_p", "dlogvar_p"), strict=True):
+        assert_close_to_fp64(got, want, what=what, ulps=16.0, scale=g * (square + by_logvar.abs()) + 1e-3)
 
 
 def check_gradients(gradients: tuple[Tensor, Tensor], inputs: SimpleNamespace) -> None:
@@ -109,6 +130,24 @@ def rsample_kl_case(
     )
 
 
+def kl_between_case(name: str, shape: tuple[int, int], setting: Setting) -> Case:
+    """KL per sample between two [N, D] and its gradients: reads four tensors, then four and writes four."""
+
+    def setup() -> SimpleNamespace:
+        inputs = make_inputs(shape, gradients=True, device=setting.device)
+        inputs.mu_p = (inputs.mu.detach() + torch.randn_like(inputs.mu) * 0.5).requires_grad_()
+        inputs.logvar_p = (inputs.logvar.detach() + torch.randn_like(inputs.logvar) * 0.5).requires_grad_()
+        return inputs
+
+    wrap = forward_backward("mu logvar mu_p logvar_p", "grad_kl")
+    variants = torch_variants(eager_kl_between, "mu logvar mu_p logvar_p", random=False, wrap=wrap)
+    variants["dgmkern"] = Variant(
+        wrap(lambda i: dgmkern.gaussian_kl(i.mu, i.logvar, i.mu_p, i.logvar_p, reduction="sample")), check_kl_between
+    )
+    n, d = shape
+    return Case(name, setup, variants, 4 * (12 * n * d + 2 * n), n * d)
+
+
 def cases(setting: Setting) -> list[Case]:
     large, small = "x".join(map(str, LARGE)), "x".join(map(str, SMALL))
     elements = LARGE[0] * LARGE[1]
@@ -140,6 +179,7 @@ def cases(setting: Setting) -> list[Case]:
         ),
         Case(f"gaussian_rsample/{large}/fp32", setup, rsample, 12 * elements, elements, normals=elements),
         Case(f"gaussian_kl/{large}/fp32", setup, kl, 8 * elements + 4 * LARGE[0], elements),
+        kl_between_case(f"gaussian_kl_between/backward/{large}/fp32", LARGE, setting),
     ]
 
 

@@ -25,8 +25,7 @@ def inputs_of(case: Case, shape, dtype=torch.float32, spread=1.0, seed=17) -> li
 def noise_of(case: Case, x: list[torch.Tensor], seed=5, offset=0) -> dict:
     if not case.draws:
         return {}
-    like = x[case.noise_as]
-    return {"noise": dgmkern.normal(like.shape, seed, offset=offset, dtype=like.dtype)}
+    return {"noise": dgmkern.normal(case.noise_shape(x), seed, offset=offset, dtype=x[case.noise_as].dtype)}
 
 
 def gradients(function, inputs, noise, cotangents):
@@ -60,10 +59,10 @@ def test_errors_stay_below_twice_eagers_forward_and_three_times_backward(case, d
     )
     # one rounding of the result, where eager happens to make no error; in fp64 eager is the truth, give or take
     slack = torch.finfo(dtype).eps * (16 if dtype == torch.float64 else 1)
-    for factor, ours, eager, exact in (
-        *((2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)),
-        *((3, *x) for x in zip(ours_grads, eager_grads, exact_grads, strict=True)),
-    ):
+    checked = [(2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)]
+    if not case.ties or dtype.itemsize > 2:
+        checked += [(3, *x) for x in zip(ours_grads, eager_grads, exact_grads, strict=True)]
+    for factor, ours, eager, exact in checked:
         assert ours.shape == exact.shape
         assert largest(ours - exact) <= factor * largest(eager - exact) + slack * largest(exact), factor
 
@@ -74,7 +73,7 @@ def test_sums_are_wide_and_everything_else_keeps_its_dtype(case, dtype):
     x = inputs_of(case, (3, 4), dtype)
     for out in case.call(*x, **noise_of(case, x)):
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        assert out.dtype == (dtype if out.dim() == x[0].dim() else wide)
+        assert out.dtype == (dtype if out.dim() == x[0].dim() + (case.samples is not None) else wide)
 
 
 @DRAWING
@@ -112,7 +111,10 @@ def test_results_do_not_depend_on_the_memory_layout(case, layout):
     how = {"seed": 9} if case.draws else {}
     for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
         if got.dim() == 4:
-            assert torch.equal(got, expected)
+            if case.sums:
+                torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+            else:
+                assert torch.equal(got, expected)
             assert got.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
         else:  # sums: another order of additions
             torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
@@ -127,7 +129,7 @@ def test_channels_last_wider_than_a_block_of_noise(case):
         laid = [t.contiguous(memory_format=last) if t.dim() == len(shape) else t for t in x]
         how = {"seed": 9, "offset": 5} if case.draws else {}
         for expected, got in zip(case.call(*x, **how), case.call(*laid, **how), strict=True):
-            torch.testing.assert_close(got, expected, rtol=2e-6, atol=0)
+            torch.testing.assert_close(got, expected, rtol=2e-6, atol=5e-6 if case.sums else 1e-7)
 
 
 @EACH
@@ -139,9 +141,9 @@ def test_any_layout_of_the_incoming_gradient(case, make):
     if make == "expanded":
         strange = [torch.tensor(0.7).expand(o.shape) for o in outputs]
     elif make == "transposed":
-        strange = [torch.randn(o.shape[::-1]).permute(*range(o.dim())[::-1]) for o in outputs]
+        strange = [torch.randn(o.shape[::-1]).permute(tuple(range(o.dim())[::-1])) for o in outputs]
     else:
-        strange = [torch.randn(o.shape[:1]).reshape(-1, *[1] * (o.dim() - 1)).expand(o.shape) for o in outputs]
+        strange = [torch.randn([n if d == 0 else 1 for d, n in enumerate(o.shape)]).expand(o.shape) for o in outputs]
     _, expected = gradients(case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange])
     _, got = gradients(case.call, x, how, strange)
     for a, b in zip(got, expected, strict=True):
@@ -157,7 +159,7 @@ def test_any_shape_matches_eager(case, shape, seed):
     noise = noise_of(case, x, seed)
     how = {"seed": seed} if case.draws else {}
     for got, expected in zip(case.call(*x, **how), case.eager(*x, **noise), strict=True):
-        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5, equal_nan=True)
 
 
 @EACH
@@ -246,7 +248,7 @@ def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
     x = inputs_of(case, (3, 4))
 
     def function(*x):
-        return case.call(*x)
+        return case.call(*x, **({"seed": 8} if case.draws and not case.generates else {}))
 
     def of_grad(*x):
         return torch.func.grad(lambda x0: scalar(case, x0, *x[1:]))(x[0])
@@ -257,8 +259,9 @@ def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
     expected, expected_grads = gradients(function, x, {}, cotangents_of(case, x))
     torch.manual_seed(8)
     got, got_grads = gradients(compiled, x, {}, cotangents_of(case, x))
-    for a, b in zip([*got, *got_grads], [*expected, *expected_grads], strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for i, (a, b) in enumerate(zip([*got_grads, *got], [*expected_grads, *expected], strict=True)):
+        loose = {"rtol": 1e-5, "atol": 1e-6} if i in case.by_reference else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(a, b, **loose)
     torch.testing.assert_close(torch.compile(of_grad, fullgraph=True)(*x), of_grad(*x))
 
 
@@ -314,8 +317,9 @@ def test_ranks_that_split_a_batch_draw_what_one_process_draws(case):
     if not case.splits:
         pytest.skip("a case whose steps go by the sample number: see the family's own test")
     whole = case.call(*x, seed=3)
+    each = 15 * (case.samples or 1)
     for rank in range(4):
-        part = case.call(*[t[2 * rank : 2 * rank + 2] for t in x], seed=3, offset=2 * rank * 15)
+        part = case.call(*[t[2 * rank : 2 * rank + 2] for t in x], seed=3, offset=2 * rank * each)
         for a, b in zip(part, whole, strict=True):
             assert torch.equal(a, b[2 * rank : 2 * rank + 2])
 
@@ -343,11 +347,11 @@ def test_concurrent_calls_from_python_threads(case):
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ({"noise": torch.zeros(3, 5)}, ValueError),
-        ({"noise": torch.zeros(3, 4, dtype=torch.float64)}, TypeError),
-        ({"noise": torch.zeros(3, 4, device="meta")}, ValueError),
-        ({"noise": 1.0}, TypeError),
-        ({"noise": torch.zeros(3, 4), "seed": 1}, ValueError),
+        ({"noise": lambda noise: noise[:, :-1]}, ValueError),
+        ({"noise": lambda noise: noise.double()}, TypeError),
+        ({"noise": lambda noise: noise.to("meta")}, ValueError),
+        ({"noise": lambda noise: 1.0}, TypeError),
+        ({"noise": lambda noise: noise, "seed": 1}, ValueError),
         ({"seed": 1, "generator": torch.Generator()}, ValueError),
         ({"seed": 1.5}, TypeError),
         ({"seed": 1, "offset": -1}, ValueError),
@@ -355,8 +359,12 @@ def test_concurrent_calls_from_python_threads(case):
     ],
 )
 def test_bad_noise_arguments_are_named(case, how, error):
+    if "generator" in how and not case.generates:
+        pytest.skip("takes no generator")
+    x = inputs_of(case, (3, 4))
+    how = {name: value(**noise_of(case, x)) if name == "noise" else value for name, value in how.items()}
     with pytest.raises(error, match="|".join(how)):
-        case.call(*inputs_of(case, (3, 4)), **how)
+        case.call(*x, **how)
 
 
 @EACH
@@ -364,8 +372,9 @@ def test_bad_inputs_are_refused_before_any_work(case):
     state = torch.get_rng_state()
     good = inputs_of(case, (3, 4))
     for i in range(len(good)):
-        bad = [good[i].to(torch.int32), good[i].tolist()]
-        bad += [good[i][:2], good[i].to("meta")] if i > 0 else []
+        bad = [good[i].to(torch.complex64 if i in case.integers else torch.int32), good[i].tolist()]
+        bad += [good[i].to("meta")] if i > 0 else []
+        bad += [good[i][:2]] if i > 0 and case.same_shape else []
         bad += [good[i].double()] if i > 0 and case.same_dtype else []
         for wrong in bad:
             with pytest.raises((TypeError, ValueError), match="expected"):

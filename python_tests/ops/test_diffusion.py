@@ -75,7 +75,26 @@ def test_a_step_outside_the_schedule_is_an_index_error(bad):
         OPS.q_sample_backward(X0, t, S.q_table("cpu"), 0)
 
 
+def test_q_posterior_is_bayes_rule():
+    """q(x_{t-1} | x_t, x_0) from the product of two Gaussians, independent of the table's formulas."""
+    x0 = X0.double()
+    for t in (1, 2, 500, 999):
+        x_t = dgmkern.q_sample(x0, t, S, seed=t)
+        prior_mean, prior_var = S.sqrt_alphas_cumprod[t - 1] * x0, 1 - S.alphas_cumprod[t - 1]
+        root, beta = S.alphas[t].sqrt(), S.betas[t]  # x_t = root x_{t-1} + sqrt(beta) eps
+        variance = 1 / (1 / prior_var + root**2 / beta)
+        expected = variance * (prior_mean / prior_var + root * x_t / beta)
+        mean, logvar = dgmkern.q_posterior(x0, x_t, t, S)
+        torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(logvar, variance.log().expand(4, 1, 1, 1), rtol=1e-9, atol=0)
+    mean, _ = dgmkern.q_posterior(x0, x_t, 0, S)
+    torch.testing.assert_close(mean, x0, rtol=1e-12, atol=0)
+    assert dgmkern.q_posterior(X0.bfloat16(), X0.bfloat16(), T, S)[1].dtype == torch.float32
+
+
 RAW = [
+    (OPS.q_posterior, lambda x: (x(), x(), T, S.p_table("cpu"))),
+    (OPS.q_posterior_backward, lambda x: (x(), x(), x(), T, S.p_table("cpu"))),
     (OPS.q_sample, lambda x: (x(), T, S.q_table("cpu"), None, SEED, 0)),
     (OPS.q_sample, lambda x: (x(), T, S.q_table("cpu"), x(), None, 0)),
     (OPS.q_sample_target, lambda x: (x(), T, S.q_table("cpu"), None, SEED, 0, "eps")),
@@ -114,6 +133,9 @@ TABLE = S.q_table("cpu")
         (lambda: dgmkern.q_sample(X0, T, S, target="noise"), ValueError, "target: expected"),
         (lambda: dgmkern.q_sample(torch.tensor(1.0), 1, S), ValueError, "x0: expected"),
         (lambda: dgmkern.q_sample(X0.int(), T, S), TypeError, "x0: expected dtype"),
+        (lambda: dgmkern.q_posterior(X0, X0[:2], T, S), ValueError, "x_t: expected"),
+        (lambda: OPS.q_posterior(X0, X0, T, TABLE), ValueError, "table: expected"),
+        (lambda: OPS.q_posterior_backward(X0, X0, X0[:2], T, S.p_table("cpu")), ValueError, "x_t: expected"),
         (lambda: OPS.q_sample(X0, T[:2], TABLE, None, SEED, 0), ValueError, "t: expected"),
         (lambda: OPS.q_sample(X0, T, TABLE.float(), None, SEED, 0), ValueError, "table: expected"),
         (lambda: OPS.q_sample(X0, T, TABLE[:1], None, SEED, 0), ValueError, "table: expected"),

@@ -1,5 +1,6 @@
 """What is particular to the Gaussian ops: closed forms, posterior collapse, raw ops."""
 
+import math
 import os
 import subprocess
 import sys
@@ -30,6 +31,9 @@ def test_kl_keeps_its_digits_into_posterior_collapse(scale):
     got = dgmkern.gaussian_kl(mu, logvar)
     worst = max(abs(g / exact_kl(m, v) - 1) for g, m, v in zip(got.tolist(), mu.tolist(), logvar.tolist(), strict=True))
     assert worst < 1e-6
+    sums = dgmkern.gaussian_kl(mu.view(30, 10), logvar.view(30, 10), reduction="sample").tolist()
+    exact = [exact_kl(m, v) for m, v in zip(mu.tolist(), logvar.tolist(), strict=True)]
+    assert all(abs(got / math.fsum(exact[10 * i : 10 * i + 10]) - 1) < 1e-6 for i, got in enumerate(sums))
     zero_mean = dgmkern.gaussian_kl(torch.zeros(300), logvar).tolist()
     assert max(abs(g / exact_kl(0.0, v) - 1) for g, v in zip(zero_mean, logvar.tolist(), strict=True)) < 1e-6
 
@@ -38,6 +42,41 @@ def test_kl_gradient_keeps_its_digits_into_posterior_collapse():
     logvar = torch.tensor([1e-7, -1e-5, 1e-3, -0.3, 0.9], requires_grad=True)
     dgmkern.gaussian_kl(torch.zeros(5), logvar, reduction="sum").backward()
     torch.testing.assert_close(logvar.grad, (torch.expm1(logvar.detach().double()) / 2).float(), rtol=3e-7, atol=0)
+
+
+def exact_kl_between(mu, logvar, mu_p, logvar_p) -> tuple[float, list[tuple[float, float]]]:
+    """KL, and for each of its gradients the value and the size of its largest term."""
+    mpmath.mp.dps = 50
+    mu, logvar, mu_p, logvar_p = (mpmath.mpf(x) for x in (mu, logvar, mu_p, logvar_p))
+    by_mu = (mu - mu_p) * mpmath.exp(-logvar_p)
+    by_logvar, square = mpmath.expm1(logvar - logvar_p) / 2, (mu - mu_p) * by_mu / 2
+    kl = square + by_logvar - (logvar - logvar_p) / 2
+    grads = [by_mu, by_logvar, -by_mu, -square - by_logvar]
+    sizes = [abs(by_mu), abs(by_logvar), abs(by_mu), max(square, abs(by_logvar))]
+    return float(kl), [(float(g), float(s)) for g, s in zip(grads, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("apart", [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.99, 1.01, 3.0, 20.0])
+@pytest.mark.parametrize("prior", [0.0, 1.0, 5.0])
+def test_kl_between_and_its_gradients_keep_their_digits_where_the_two_are_near_and_far(prior, apart):
+    """Down to KL of about 1e-10, and up to differences of logvar of 60, whose rounding alone would cost 4e-6."""
+    generator = torch.Generator().manual_seed(1)
+    mu_p, logvar_p = torch.randn(2, 200, generator=generator) * prior
+    mu = mu_p + torch.randn(200, generator=generator) * apart
+    logvar = logvar_p + torch.randn(200, generator=generator) * apart
+    x = [t.clone().requires_grad_() for t in (mu, logvar, mu_p, logvar_p)]
+    kl = dgmkern.gaussian_kl(*x)
+    sums = dgmkern.gaussian_kl(*[t.detach().view(20, 10) for t in x], reduction="sample").tolist()
+    grads = torch.autograd.grad(kl.sum(), x)
+    exact = [exact_kl_between(*row) for row in zip(*(t.tolist() for t in x), strict=True)]
+    assert all(abs(got - want) <= 1e-6 * want for got, (want, _) in zip(kl.tolist(), exact, strict=True))
+    for i, got in enumerate(sums):
+        want = math.fsum(want for want, _ in exact[10 * i : 10 * i + 10])
+        assert abs(got - want) <= 1e-6 * want
+    for i, grad in enumerate(grads):
+        assert all(
+            abs(got - want[i][0]) <= 1e-6 * want[i][1] for got, (_, want) in zip(grad.tolist(), exact, strict=True)
+        )
 
 
 @pytest.mark.parametrize("reduction", ["none", "sample", "sum", "mean"])

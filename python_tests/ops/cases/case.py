@@ -20,9 +20,16 @@ class Case:
         domain: normals -> inputs, for an op whose inputs differ in shape or take no negative numbers, say.
         fits: whether the op takes inputs made of this shape.
         noise_as: number of the input whose shape the noise has.
+        samples: how many samples of each datum the op draws, as [N, samples, ...]; None: one, [N, ...].
         limits: numbers of the inputs where an infinity makes the eager formula NaN (inf - inf) and ours its limit.
         same_dtype: whether all inputs must have the dtype of the first.
+        integers: numbers of the inputs that may be integers.
+        same_shape: whether the shapes of the inputs must fit each other.
+        sums: whether every element of the results depends on sums over others, whose order goes with the memory layout.
         splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
+        ties: whether a gradient goes to any one of several equal numbers, of which bf16 and fp16 have many.
+        by_reference: numbers of the inputs whose gradients come from plain torch, which compiled code rounds otherwise.
+        generates: whether an op that draws takes generator=, and draws a seed where it is given none.
     """
 
     name: str
@@ -33,9 +40,16 @@ class Case:
     domain: Callable[[list[Tensor]], list[Tensor]] = as_they_are
     fits: Callable[[tuple[int, ...]], bool] = lambda shape: True
     noise_as: int = 0
+    samples: int | None = None
     limits: tuple[int, ...] = ()
     same_dtype: bool = True
+    integers: tuple[int, ...] = ()
+    same_shape: bool = True
     splits: bool = True
+    generates: bool = True
+    ties: bool = False
+    by_reference: tuple[int, ...] = ()
+    sums: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -45,6 +59,10 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         normals = [torch.randn(shape, generator=generator, dtype=torch.float64) * spread for _ in range(self.inputs)]
         return [x.to(dtype) for x in self.domain(normals)]
+
+    def noise_shape(self, x: list[Tensor]) -> tuple[int, ...]:
+        shape = x[self.noise_as].shape
+        return tuple(shape) if self.samples is None else (shape[0], self.samples, *shape[1:])
 
 
 def summed(x: Tensor) -> Tensor:

@@ -32,6 +32,12 @@ def eager_q_sample_v(x0, *, noise):
     return a * x0 + b * noise, a * noise - b * x0
 
 
+def eager_q_posterior(x0, x):
+    shape = (-1, *[1] * (x.dim() - 1))
+    a = SCHEDULE.posterior_mean_coef1[steps_for(x)].to(x.dtype).reshape(shape)
+    return (a * x0 + SCHEDULE.posterior_mean_coef2[steps_for(x)].to(x.dtype).reshape(shape) * x,)
+
+
 CASES = [
     Case(
         "q_sample",
@@ -56,5 +62,12 @@ CASES = [
         eager_q_sample_v,
         True,
         splits=False,
+    ),
+    Case(
+        "q_posterior",
+        2,
+        lambda *x: dgmkern.q_posterior(*x, steps_for(x[0]), SCHEDULE)[:1],
+        eager_q_posterior,
+        False,
     ),
 ]
