@@ -64,6 +64,7 @@ def q_sample_backward(x, y, t, offset):
     return (torch.ops.dgmkern.q_sample_backward(x, t, SCHEDULE.q_table(x.device), 1),)
 
 
+WIDE = ("rows", "one sample", "channels_last")  # reverse steps keep 88 bytes a sample
 NO_HALVES = ("rows", "channels_last")  # pieces of one sample have no halves and no quantile of their own
 
 BIG = [
@@ -82,7 +83,11 @@ BIG = [
     Big("q_sample, noise given", lambda x, y, t, offset: (dgmkern.q_sample(x, t, SCHEDULE, noise=y),)),
     Big("q_sample_v", lambda x, y, t, offset: dgmkern.q_sample(x, t, SCHEDULE, seed=7, offset=offset, target="v")),
     Big("q_sample_backward", q_sample_backward),
-    Big("p_sample", lambda x, y, t, offset: (dgmkern.p_sample(x, y, t, SCHEDULE, clip=1.0, seed=7, offset=offset),)),
+    Big(
+        "p_sample",
+        lambda x, y, t, offset: (dgmkern.p_sample(x, y, t, SCHEDULE, clip=1.0, seed=7, offset=offset),),
+        WIDE,
+    ),
     Big("p_sample_learned_range", learned, NO_HALVES),
     Big(
         "ddim_step_dynamic",
@@ -92,6 +97,7 @@ BIG = [
     Big(
         "dpm_solver_step",
         lambda x, y, t, offset: dgmkern.dpm_solver_step(x, y, t, t // 2, SCHEDULE, x0_last=x, t_last=t + 1),
+        WIDE,
     ),
 ]
 
