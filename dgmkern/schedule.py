@@ -70,6 +70,7 @@ class DiffusionSchedule:
         )
         self.last_abar = self.alphas_cumprod[-1].item()
         self.zero_terminal = self.last_abar == 0
+        self._steps_on_device: dict[str, tuple[Tensor, ...]] = {}
         self._on_device: dict[str, tuple[Tensor, Tensor]] = {"cpu": (self._q_table, self._p_table)}
 
     @property
@@ -94,6 +95,14 @@ class DiffusionSchedule:
             if not torch.compiler.is_compiling():  # a tensor of a graph must not outlive it
                 self._on_device[key] = tables
         return tables
+
+    def step_tensor(self, t: int, device: torch.device | str) -> Tensor:
+        """Step t, -1 <= t < T, as an int64 tensor [1] on `device`, made once; not to be written to."""
+        key = str(device)
+        steps = self._steps_on_device.get(key)
+        if steps is None:
+            steps = self._steps_on_device[key] = torch.arange(-1, self.steps, device=device).split(1)
+        return steps[t + 1]
 
     def min_snr_weights(self, prediction: str = "eps", gamma: float = 5.0) -> Tensor:
         """Loss weights of the steps, fp64 [T] (Hang et al. 2023, "Efficient diffusion training via min-SNR weighting",

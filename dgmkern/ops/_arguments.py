@@ -98,25 +98,16 @@ def check_invertible(prediction: str, schedule: DiffusionSchedule) -> None:
 def check_model_out(model_out: Tensor, x_name: str, x: Tensor, *, halves: bool | None) -> None:
     """Raise unless `model_out` fits x: like it, or with twice its channels where it also gives a variance (halves;
     None: either)."""
-    doubled = (
-        isinstance(model_out, Tensor)
-        and x.dim() >= 2
-        and model_out.shape
-        == (
-            x.shape[0],
-            2 * x.shape[1],
-            *x.shape[2:],
+    if not isinstance(model_out, Tensor) or (not halves and model_out.shape == x.shape):
+        return check_alike("model_out", model_out, x_name, x)
+    if halves is not False and x.dim() >= 2 and model_out.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+        return check_alike("model_out", model_out[:, : x.shape[1]], x_name, x)
+    if halves:
+        raise ValueError(
+            f"model_out: expected [N, 2 C, ...], prediction and variance of {x_name} {tuple(x.shape)}, got "
+            f"{tuple(model_out.shape)}"
         )
-    )
-    if halves is False or not doubled:
-        if halves:
-            got = tuple(model_out.shape) if isinstance(model_out, Tensor) else type(model_out).__name__
-            raise ValueError(
-                f"model_out: expected [N, 2 C, ...], prediction and variance of {x_name} {tuple(x.shape)}, got {got}"
-            )
-        check_alike("model_out", model_out, x_name, x)
-    else:
-        check_alike("model_out", model_out[:, : x.shape[1]], x_name, x)
+    check_alike("model_out", model_out, x_name, x)
 
 
 def steps_tensor(
@@ -129,6 +120,8 @@ def steps_tensor(
             raise TypeError(f"{name}: expected an int64 tensor [N] or an int, got {type(t).__name__}")
         if not first <= t < schedule.steps:
             raise IndexError(f"{name}: expected steps in [{first}, {schedule.steps}), got {t}")
+        if n == 1 and not torch.compiler.is_compiling():  # 0.4 us instead of 2: a step of one image takes 12
+            return schedule.step_tensor(t, x.device)
         return torch.full((n,), t, dtype=torch.int64, device=x.device)
     if t.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype int64, got {t.dtype}")

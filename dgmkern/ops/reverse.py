@@ -131,11 +131,9 @@ def p_sample(
     table = s.p_table(x_t.device)
     clip, bound = _clipped(clip, quantile, model_out, x_t, t, table, prediction)
     noise, seed = noise_source("x_t", x_t, noise, generator, seed, offset)
-    return call(
-        *((_step_x0, _StepX0) if return_x0 else (_step, _Step)),
-        *(model_out, x_t, None, bound, t, None, None, table, noise, seed, offset),
-        *("ddpm", prediction, variance, 0.0, clip),
-    )
+    op, function = (_step_x0, _StepX0) if return_x0 else (_step, _Step)
+    how = ("ddpm", prediction, variance, 0.0, clip)
+    return call(op, function, model_out, x_t, None, bound, t, None, None, table, noise, seed, offset, *how)
 
 
 def ddim_step(
@@ -188,11 +186,9 @@ def ddim_step(
     clip, bound = _clipped(clip, quantile, model_out, x_t, t, table, prediction)
     if eta != 0:
         noise, seed = noise_source("x_t", x_t, noise, generator, seed, offset)
-    return call(
-        *((_step_x0, _StepX0) if return_x0 else (_step, _Step)),
-        *(model_out, x_t, None, bound, t, t_prev, None, table, noise, seed, offset),
-        *("ddim", prediction, "fixed_small", float(eta), clip),
-    )
+    op, function = (_step_x0, _StepX0) if return_x0 else (_step, _Step)
+    how = ("ddim", prediction, "fixed_small", float(eta), clip)
+    return call(op, function, model_out, x_t, None, bound, t, t_prev, None, table, noise, seed, offset, *how)
 
 
 def dpm_solver_step(
@@ -240,7 +236,5 @@ def dpm_solver_step(
         t_last = steps_tensor(t_last, "x_t", x_t, s, name="t_last")
     table = s.p_table(x_t.device)
     clip, bound = _clipped(clip, quantile, model_out, x_t, t, table, prediction)
-    return call(
-        *(_step_x0, _StepX0, model_out, x_t, x0_last, bound, t, t_prev, t_last, table, None, None, 0),
-        *("dpm_solver", prediction, "fixed_small", 0.0, clip),
-    )
+    how = ("dpm_solver", prediction, "fixed_small", 0.0, clip)
+    return call(_step_x0, _StepX0, model_out, x_t, x0_last, bound, t, t_prev, t_last, table, None, None, 0, *how)
