@@ -51,7 +51,9 @@ def exact_discretized(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     sign = torch.where(torch.where(x.abs() > 0.999, x, x - mean) < 0, -1.0, 1.0)
     near, far = ((sign * (x - mean) + side) * torch.exp(-log_scale) for side in (-DELTA, DELTA))
     beyond = torch.where(x.abs() > 0.999, 0.0, tail(far))
-    return -torch.where(near > 0, torch.log(tail(near) - beyond), torch.log1p(-tail(-near) - beyond)).flatten(1).sum(1)
+    outside = torch.log(tail(near.clamp(min=0)) - beyond)
+    inside = torch.log1p(-tail(-near.clamp(max=0)) - beyond)
+    return -torch.where(near > 0, outside, inside).flatten(1).sum(1)
 
 
 def bernoulli_inputs(shape: tuple[int, ...], device: str) -> SimpleNamespace:
