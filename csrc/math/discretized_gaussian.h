@@ -82,7 +82,8 @@ DGM_HD Bin<C> bin_of(C x, C mean, C log_scale) {
   bin.tail = bin.a >= (C)0;
   const C h2 = bin.h * bin.h;
   bin.ratio = outermost ? (C)0 : exp_of_negative((C)-2 * bin.w);
-  bin.phi = exp_of_negative((C)-0.5 * (bin.narrow ? h2 : bin.a * bin.a)) * (bin.narrow ? (C)1 : (C)0.39894228040143267794);
+  bin.phi =
+      exp_of_negative((C)-0.5 * (bin.narrow ? h2 : bin.a * bin.a)) * (bin.narrow ? (C)1 : (C)0.39894228040143267794);
   const C near_end = mills_ratio(bin.a < (C)0 ? -bin.a : bin.a);
   const C far_end = bin.ratio * mills_ratio(bin.b < (C)0 ? -bin.b : bin.b);
   bin.r = bin.narrow ? narrow_bin(bin.w, h2) : near_end + (bin.tail ? -far_end : far_end);

@@ -35,7 +35,7 @@ DGM_HD double multiply_add(double a, double b, double c) { return a * b + c; }
 DGM_HD float exp_of(float x) {
   x = x < -105.0f ? -105.0f : x;  // in this form a NaN passes
   x = x > 89.0f ? 89.0f : x;
-  float u;
+  float u = 0.0f;
   const float e = exp_of_rest(x, u);
   // times 2^n in two exact steps: neither factor over- or underflows by itself
   const int32_t k = bits_as<int32_t>(u) - 0x4b400000, half = k >> 1;
@@ -44,7 +44,7 @@ DGM_HD float exp_of(float x) {
 
 // The same for x <= 0, 0 where it would be subnormal; in two thirds of the instructions.
 DGM_HD float exp_of_negative(float x) {
-  float u;
+  float u = 0.0f;
   const float e = exp_of_rest(x, u) * bits_as<float>((bits_as<uint32_t>(u) << 23) + 0x3f800000u);
   return x < -87.33f ? 0.0f : e;
 }
