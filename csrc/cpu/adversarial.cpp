@@ -170,12 +170,12 @@ struct Squares {
   std::vector<double> sums;  // of each part
 
   explicit Squares(const Operands& tensors, const Operand& grad)
-      : args{tensors.dtype, grad, tensors.inner},
+      : args{tensors.dtype, grad.data, tensors.inner},
         parts((tensors.inner + kPart - 1) / kPart),
         sums(tensors.samples() * parts) {}
 
   void sum(int64_t begin, int64_t end) {  // parts
-    loops().squares(args, sums.data(), (int64_t)sums.size(), begin, end);
+    loops().squares(args, sums.data(), begin, end);
   }
 
   void sum_all() {
