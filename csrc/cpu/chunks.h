@@ -22,7 +22,7 @@ DGM_HD float to_float(bf16 x) { return bits_as<float>((uint32_t)x.bits << 16); }
 DGM_HD bf16 to_bf16(float x) {  // to nearest, ties to even
   const uint32_t b = bits_as<uint32_t>(x);
   const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
-  return {(uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+  return {(uint16_t)(x != x ? 0x7fc0u : rounded)};
 }
 
 DGM_HD float to_float(f16 x) {

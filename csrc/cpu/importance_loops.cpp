@@ -8,19 +8,13 @@ namespace DGM_LEVEL {
 
 static_assert(kLogRatioPiece == kChunk, "a piece of columns is a chunk");
 
-// Samples of fewer dimensions are taken several at a time: loops of 2 cost 7 ns an element, of 32 and more 1 ns.
-constexpr int64_t kShort = 32;
-
-// The parameters of columns of one datum, made once and used for all its samples. Short samples stand side by side.
+// The parameters of columns of one datum, made once for all its samples.
 template <class T>
 struct Parameters {
   using C = compute_t<T>;
   C mu[kChunk], logvar[kChunk], sigma[kChunk], sigma_minus_1[kChunk];
-  const int64_t together;  // samples side by side
 
-  explicit Parameters(const LogRatio& args)
-      : together(args.inner >= kShort ? 1 : (args.k < kChunk / args.inner ? args.k : kChunk / args.inner)),
-        args_(args) {}
+  explicit Parameters(const LogRatio& args) : args_(args) {}
 
   // The n <= kChunk columns of a datum from `column` on.
   void load(int64_t datum, int64_t column, int n) {
@@ -37,11 +31,6 @@ struct Parameters {
       sigma[j] = exp_of(half);
       sigma_minus_1[j] = exp_minus_1(half, sigma[j]);
     }
-    const int wide = (int)together * n;
-    C* const all[] = {mu, logvar, sigma, sigma_minus_1};
-    for (C* x : all)
-      for (int done = n; done < wide; done *= 2)
-        __builtin_memcpy(x + done, x, sizeof(C) * (wide - done < done ? wide - done : done));
   }
 
  private:
@@ -60,17 +49,21 @@ static void log_ratio_loop(const LogRatioForward& args, double* sums, int64_t al
   sum_parts<C, 1>(sums, all, inner, begin, end, [&](int64_t i, int m, auto terms) {
     const C* const eps = noise.read(i, m, eps_buffer);
     C *const z = place((T*)args.z + i, z_buffer), *const ratio = terms[0];
+    int64_t column = i % inner, datum = i / inner / k, left = k - i / inner % k;  // samples of the datum
     for (int from = 0; from < m;) {
-      const int64_t sample = (i + from) / inner, column = (i + from) % inner, left = k - sample % k;
-      int64_t n = of.together == 1 ? inner - column : inner * (left < of.together ? left : of.together);
-      if (n > m - from) n = m - from;
-      of.load(sample / k, column, of.together == 1 ? (int)n : (int)inner);
+      const int n = inner - column < m - from ? (int)(inner - column) : m - from;
+      of.load(datum, column, n);
       const C* const e = eps + from;
       C *const z_from = z + from, *const ratio_from = ratio + from;
       DGM_INDEPENDENT
-      for (int j = 0; j < (int)n; ++j)
+      for (int j = 0; j < n; ++j)
         ratio_from[j] = log_ratio_of(of.mu[j], of.logvar[j], of.sigma[j], of.sigma_minus_1[j], e[j], z_from[j]);
-      from += (int)n;
+      from += n;
+      column = 0;
+      if (--left == 0) {
+        ++datum;
+        left = k;
+      }
     }
     write((T*)args.z + i, m, z);
   });
@@ -89,17 +82,12 @@ class SampleSums {
   void added(int n) {
     if (++added_ == kInner) flush(n);
   }
-  // Sums of `together` columns side by side into out, for n columns.
-  void finish(int n, int together, C* dmu, C* dlogvar) {
-    flush(n * together);
+  void finish(int n, C* dmu, C* dlogvar) {
+    flush(n);
+    DGM_INDEPENDENT
     for (int j = 0; j < n; ++j) {
-      double mu = 0, logvar = 0;
-      for (int s = 0; s < together; ++s) {
-        mu += mu_[s * n + j];
-        logvar += logvar_[s * n + j];
-      }
-      dmu[j] = (C)mu;
-      dlogvar[j] = (C)(0.5 * logvar);
+      dmu[j] = (C)mu_[j];
+      dlogvar[j] = (C)(0.5 * logvar_[j]);
     }
   }
 
@@ -128,40 +116,36 @@ static void log_ratio_backward_loop(const LogRatioBackward& args, int64_t begin,
   SampleSums<C> sums;
   const int64_t inner = args.inner, k = args.k, pieces = (inner + kChunk - 1) / kChunk;
   const C* const grad_ratios = (const C*)args.grad_ratio;
-  C eps_buffer[kChunk], grad_buffer[kChunk], ratio_buffer[kChunk], zeros[kChunk] = {};
+  C eps_buffer[kChunk], grad_buffer[kChunk], zeros[kChunk] = {};
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t datum = unit / pieces, column = unit % pieces * kChunk;
     const int n = inner - column < kChunk ? (int)(inner - column) : kChunk;
-    const int64_t fit = pieces == 1 ? kChunk / inner : 1;  // samples whose noise is drawn together
+    const int64_t together = pieces == 1 ? kChunk / inner : 1;  // samples whose noise is drawn at once
     of.load(datum, column, n);
-    sums.clear(n * (int)of.together);
-    for (int64_t first = 0; first < k; first += fit) {
-      const int count = k - first < fit ? (int)(k - first) : (int)fit;
+    sums.clear(n);
+    for (int64_t first = 0; first < k; first += together) {
+      const int count = k - first < together ? (int)(k - first) : (int)together;
       const int64_t sample = datum * k + first, i = sample * inner + column;
       const C* const eps = noise.read(i, count * n, eps_buffer);
       const C* const grads = args.grad_z == nullptr ? zeros : read((const T*)args.grad_z + i, count * n, grad_buffer);
-      for (int s = 0; s < count; s += (int)of.together) {
-        const int wide = count - s < of.together ? count - s : (int)of.together;
-        for (int r = 0; r < wide; ++r) {
-          const C g = grad_ratios == nullptr ? (C)0 : grad_ratios[sample + s + r];
-          for (int j = 0; j < n; ++j) ratio_buffer[r * n + j] = g;
-        }
+      for (int s = 0; s < count; ++s) {
+        const C grad_ratio = grad_ratios == nullptr ? (C)0 : grad_ratios[sample + s];
         const C *const e = eps + s * n, *const g = grads + s * n;
         DGM_INDEPENDENT
-        for (int j = 0; j < wide * n; ++j) {
+        for (int j = 0; j < n; ++j) {
           C by_mu, by_logvar;
-          log_ratio_gradients(of.mu[j], of.sigma[j], e[j], g[j], ratio_buffer[j], by_mu, by_logvar);
+          log_ratio_gradients(of.mu[j], of.sigma[j], e[j], g[j], grad_ratio, by_mu, by_logvar);
           sums.by_mu[j] += by_mu;
           sums.by_logvar[j] += by_logvar;
         }
-        sums.added(n * (int)of.together);
+        sums.added(n);
       }
     }
     const int64_t at = datum * inner + column;
-    C dmu_buffer[kChunk], dlogvar_buffer[kChunk];
-    sums.finish(n, (int)of.together, dmu_buffer, dlogvar_buffer);
-    write_from((T*)args.dmu + at, n, dmu_buffer);
-    write_from((T*)args.dlogvar + at, n, dlogvar_buffer);
+    C *const dmu = place((T*)args.dmu + at, eps_buffer), *const dlogvar = place((T*)args.dlogvar + at, grad_buffer);
+    sums.finish(n, dmu, dlogvar);
+    write((T*)args.dmu + at, n, dmu);
+    write((T*)args.dlogvar + at, n, dlogvar);
   }
 }
 

@@ -15,6 +15,7 @@ Normals (Box-Muller on two 32-bit words; + * fma sqrt are rounded correctly, so 
     two: reflections of the quarter circle, as uniform as its rotations and cheaper.
 
 Exponentials: n = rint(x / ln 2), f = x - n ln 2 with ln 2 = LN2_HI + LN2_LO, e^f = 1 + f + f^2 E(f).
+  Where it is only added to 1, as in a sigmoid, ln 2 in one piece (LN2) and a shorter E (SIGMOID_EXP) are enough.
   em1x(x) = e^x - 1 - x = x^2 M(x), M(0) = 1/2, for |x| < 1, where e^x - 1 - x would cancel.
 
 Logarithms: log x = n ln 2 + log1p(f), sqrt(1/2) <= 1 + f < sqrt(2), log1p(f) = f + f^2 L(f);
@@ -139,6 +140,7 @@ def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
         "LOG2E": [float(f32(float(1 / ln2)))],
         "LN2_HI": [hi],
         "LN2_LO": [float(f32(float(ln2 - hi)))],
+        "LN2": [float(f32(float(ln2)))],
     }
     half = ln2 / 2 * (1 + mp.mpf(2) ** -18)  # rint(x / ln 2) is rounded: f may pass ln(2) / 2 by a little
     polynomials = {
@@ -146,6 +148,7 @@ def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
         "SIN": fit(lambda w: sine(w) - 1, lambda w: 1 / sine(w), 4, 0, 0.25),
         "COS": fit(lambda w: cosine(w) - 1, lambda w: 1 / cosine(w), 4, 0, 0.25),
         "EXP": fit(em1x_over_x2, lambda f: f**2 / mp.exp(f), 6, -half, half),
+        "SIGMOID_EXP": fit(em1x_over_x2, lambda f: f**2 / mp.exp(f), 5, -half, half),
         "EM1X": fit(em1x_over_x2, lambda x: 1 / em1x_over_x2(x), 8, -1, 1),
         "EM1X_F64": fit(em1x_over_x2, lambda x: 1 / em1x_over_x2(x), 14, -1, 1, float),
         "LOG": fit(log1p_over_y2, lambda f: f**2 / mp.log1p(f), 9, float(mp.sqrt(0.5) - 1), float(mp.sqrt(2) - 1)),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNormSiLU, TimeEmbedding
-from ..ops import normal, q_sample
+from ..ops import diffusion_mse, normal, p_sample, q_sample
 from ..schedule import DiffusionSchedule
 
 Prediction = Literal["eps", "v", "x0"]
@@ -209,8 +209,8 @@ class DDPM(nn.Module):
         """
         generator = torch.Generator().manual_seed(seed)
         t = torch.randint(self.schedule.steps, (x0.shape[0],), generator=generator).to(x0.device)
-        x_t, target = q_sample(x0, t, self.schedule, seed=seed, target=self.config.prediction)
-        return F.mse_loss(self.unet(x_t, t).float(), target)
+        model_out = self.unet(q_sample(x0, t, self.schedule, seed=seed), t).float()
+        return diffusion_mse(model_out, x0, t, self.schedule, seed=seed, prediction=self.config.prediction).mean()
 
     @torch.no_grad()
     def sample(
@@ -228,37 +228,7 @@ class DDPM(nn.Module):
         for t in progress(range(self.schedule.steps - 1, -1, -1)):
             model_out = self.unet(x, torch.full((n,), t, device=device)).float()
             # One stretch of 2^40 numbers of the stream `seed` for each step; x_T took the first one.
-            noise = normal(shape, seed, offset=((t + 1) << 40) + begin, device=device) if t > 0 else None
-            x = posterior_step(model_out, x, t, self.schedule, prediction=self.config.prediction, noise=noise)
+            stretch = ((t + 1) << 40) + begin
+            how = {"prediction": self.config.prediction, "clip": 1.0, "seed": seed, "offset": stretch}
+            x = p_sample(model_out, x, t, self.schedule, **how)
         return x
-
-
-def posterior_step(
-    model_out: Tensor,
-    x_t: Tensor,
-    t: int,
-    schedule: DiffusionSchedule,
-    *,
-    prediction: Prediction,
-    noise: Tensor | None,
-    clip: float | None = 1.0,
-) -> Tensor:
-    """x_{t-1} from q(x_{t-1} | x_t, x0-hat) with the smaller fixed variance beta-tilde (equations 6, 7 and 11).
-
-    x0-hat follows from the prediction and is clamped to [-clip, clip]. At t = 0 no noise is added: the mean is the
-    image. All tensors [N, C, H, W]; coefficients come from the fp64 tables as Python floats.
-    """
-    alpha = float(schedule.sqrt_alphas_cumprod[t])
-    sigma = float(schedule.sqrt_one_minus_alphas_cumprod[t])
-    if prediction == "eps":
-        x0 = (x_t - sigma * model_out) / alpha
-    elif prediction == "v":
-        x0 = alpha * x_t - sigma * model_out
-    else:
-        x0 = model_out
-    if clip is not None:
-        x0 = x0.clamp(-clip, clip)
-    mean = float(schedule.posterior_mean_coef1[t]) * x0 + float(schedule.posterior_mean_coef2[t]) * x_t
-    if t == 0:
-        return mean
-    return mean + float(schedule.posterior_variance[t]) ** 0.5 * noise

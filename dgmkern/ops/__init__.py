@@ -9,6 +9,7 @@ from .importance import gaussian_log_ratio
 from .likelihood import bernoulli_nll, discretized_gaussian_nll, gaussian_nll
 from .multinomial import multinomial_nll
 from .noise import normal
+from .normalization import group_norm_silu
 from .reverse import ddim_step, dpm_solver_step, p_sample
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "gaussian_rsample_kl",
     "gradient_norm_penalty",
     "gradient_penalty",
+    "group_norm_silu",
     "hybrid_terms",
     "interpolate",
     "multinomial_nll",

@@ -1,6 +1,17 @@
 """The specification of every op in plain torch: what kernels are tested against, and what runs where there is none."""
 
-from . import adversarial, bound, diffusion, gaussian, importance, likelihood, multinomial, noise, reverse
+from . import (
+    adversarial,
+    bound,
+    diffusion,
+    gaussian,
+    importance,
+    likelihood,
+    multinomial,
+    noise,
+    normalization,
+    reverse,
+)
 
 __all__ = [
     "adversarial",
@@ -11,5 +22,6 @@ __all__ = [
     "likelihood",
     "multinomial",
     "noise",
+    "normalization",
     "reverse",
 ]

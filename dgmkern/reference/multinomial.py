@@ -31,7 +31,7 @@ def _rows_and_columns(crow: Tensor, col: Tensor, n: int, v: int) -> tuple[Tensor
     Raises on the CPU for indices that do not fit; on an accelerator, where a look would sync, and in a compiled graph
     the caller makes them NaN.
     """
-    if crow.device.type == "cpu" and not torch.compiler.is_compiling():
+    if crow.device.type == "cpu" and type(crow) is Tensor and not torch.compiler.is_compiling():
         if crow.dim() != 1 or len(crow) != n + 1 or crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():
             raise ValueError("crow_indices: expected N + 1 numbers from 0 to the number of values that never fall")
         outside = (col < 0) | (col >= v)

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 import torch
 
+from dgmkern import p_sample
 from dgmkern.data import load, to_signed
 from dgmkern.models import model_classes
-from dgmkern.models.ddpm import DDPM, DDPMConfig, UNet, posterior_step
+from dgmkern.models.ddpm import DDPM, DDPMConfig, UNet
 from dgmkern.schedule import DiffusionSchedule
 
 TINY = DDPMConfig(channels=16, head_dim=32, timesteps=20)
@@ -112,7 +113,7 @@ def test_the_posterior_step_is_diffusers_in_fp64_at_every_t(prediction, schedule
     worst = 0.0
     for t in range(schedule.steps):
         model_out, x_t, noise = torch.randn(3, 2, 1, 4, 4, dtype=torch.float64)
-        got = posterior_step(model_out, x_t, t, schedule, prediction=prediction, noise=noise)
+        got = p_sample(model_out, x_t, t, schedule, prediction=prediction, clip=1.0, noise=noise)
         want = diffusers_step(model_out, x_t, t, schedule.betas, prediction, noise)
         worst = max(worst, (got - want).abs().max().item())
     assert worst < 1e-11
@@ -121,8 +122,8 @@ def test_the_posterior_step_is_diffusers_in_fp64_at_every_t(prediction, schedule
 def test_the_last_step_adds_no_noise():
     s = DiffusionSchedule.cosine(20)
     model_out, x_t = torch.randn(2, 1, 1, 4, 4)
-    with_noise = posterior_step(model_out, x_t, 0, s, prediction="eps", noise=torch.full_like(x_t, 1e6))
-    without = posterior_step(model_out, x_t, 0, s, prediction="eps", noise=None)
+    with_noise = p_sample(model_out, x_t, 0, s, noise=torch.full_like(x_t, 1e6))
+    without = p_sample(model_out, x_t, 0, s, noise=torch.zeros_like(x_t))
     assert torch.equal(with_noise, without)
 
 

@@ -168,7 +168,7 @@ def test_discretized_gaussian_keeps_its_digits_everywhere(dtype, how):
             # gradients pass through 0 inside their range: there the error counts against 1 / s, and 1
             floor = (0, math.exp(-scale), 1)[i] if a > -1 else 0
             wanted = max(abs(truth[i]), floor)
-            if wanted > 4 * smallest:
+            if min(wanted, truth[0]) > 4 * smallest:
                 assert abs(value - truth[i]) <= bound * ulp * wanted * max(1, a * a if a < 0 else 1), (i, truth)
 
 
@@ -303,10 +303,8 @@ def test_opcheck(op, grads, inputs, layout):
 def test_raw_ops_refuse_shapes_that_do_not_fit(op, grads, inputs):
     args = [torch.ones(2)] * grads + [torch.ones(2, 3) for _ in range(inputs)]
     for i in range(len(args)):
-        for wrong in (torch.ones(1, 3, 4), args[i].double(), args[i].to("meta")):
-            if len(args) == inputs and i == 0 and wrong.device.type == "meta":
-                continue  # torch itself sends that to the fake implementation
-            with pytest.raises((ValueError, NotImplementedError)):
+        for wrong in (torch.ones(1, 3, 4), args[i].double()):
+            with pytest.raises(ValueError, match="expected"):
                 op(*args[:i], wrong, *args[i + 1 :])
 
 

@@ -14,7 +14,7 @@ from perf.measure import check
 
 SETTING = Setting(device="cpu", threads=1, capability="avx512")
 FAMILIES = families()
-NOISE, DIFFUSION, GAUSSIAN = (FAMILIES[name] for name in ("noise", "diffusion", "gaussian"))
+NOISE, DIFFUSION, GAUSSIAN, IMPORTANCE = (FAMILIES[name] for name in ("noise", "diffusion", "gaussian", "importance"))
 ADVERSARIAL = FAMILIES["adversarial"]
 SMALL_CASES = {
     "normal": NOISE.normal_case("normal", (3, 1001), torch.float32, SETTING, scaling=True),
@@ -26,6 +26,9 @@ SMALL_CASES = {
     "target": DIFFUSION.target_case("target", (5, 3, 7, 9), torch.float32, SETTING),
     "forward": GAUSSIAN.rsample_kl_case("forward", (33, 20), SETTING, backward=False),
     "backward": GAUSSIAN.rsample_kl_case("backward", (33, 20), SETTING, backward=True),
+    "kl between": GAUSSIAN.kl_between_case("kl between", (33, 20), SETTING),
+    "log ratio": IMPORTANCE.log_ratio_case("log ratio", (33, 4, 20), SETTING, backward=False),
+    "log ratio backward": IMPORTANCE.log_ratio_case("log ratio backward", (33, 4, 20), SETTING, backward=True),
     "discriminator": ADVERSARIAL.gan_case("discriminator", 64, SETTING, generator=False),
     "generator": ADVERSARIAL.gan_case("generator", 64, SETTING, generator=True),
     "interpolate": ADVERSARIAL.interpolate_case("interpolate", (5, 3, 7, 9), SETTING),
@@ -83,7 +86,9 @@ def test_each_output_is_checked_down_to_a_single_wrong_element(name):
         assert wrong is not None, f"output {which} of {count} goes unchecked"
 
 
-@pytest.mark.parametrize("name", ["drawn", "target", "forward", "backward", "interpolate"])
+@pytest.mark.parametrize(
+    "name", ["drawn", "target", "forward", "backward", "log ratio", "log ratio backward", "interpolate"]
+)
 def test_noise_of_another_seed_fails_the_check(name):
     case = SMALL_CASES[name]
     ours = case.variants["dgmkern"]

@@ -25,6 +25,7 @@ class Case:
         same_dtype: whether all inputs must have the dtype of the first.
         integers: numbers of the inputs that may be integers.
         same_shape: whether the shapes of the inputs must fit each other.
+        sums: whether every element of the results depends on sums over others, whose order goes with the memory layout.
         splits: whether a part of a batch, given its offset, gives that part of the whole batch's results.
         ties: whether a gradient goes to any one of several equal numbers, of which bf16 and fp16 have many.
         by_reference: numbers of the inputs whose gradients come from plain torch, which compiled code rounds otherwise.
@@ -48,6 +49,7 @@ class Case:
     generates: bool = True
     ties: bool = False
     by_reference: tuple[int, ...] = ()
+    sums: bool = False
 
     def __str__(self) -> str:
         return self.name
