@@ -88,13 +88,14 @@ std::tuple<Tensor, Tensor> gan_loss(const Tensor& logits_real, const Tensor& log
   return {scalar(d, dtype), scalar(g, dtype)};
 }
 
-std::tuple<Tensor, Tensor> gan_loss_backward(const Tensor& grad_d, const Tensor& grad_g, const Tensor& logits_real,
-                                             const Tensor& logits_fake, std::string kind) {
+std::tuple<Tensor, Tensor> gan_loss_backward(std::optional<Tensor> grad_d, std::optional<Tensor> grad_g,
+                                             const Tensor& logits_real, const Tensor& logits_fake, std::string kind) {
   require(logits_fake.is_cpu(), "logits_fake: expected a CPU tensor");
   require(logits_real.is_cpu() && logits_real.scalar_type() == logits_fake.scalar_type(),
           "logits_real: expected a CPU tensor of the dtype of logits_fake");
   const Dtype dtype = dtype_of(logits_fake.scalar_type());
-  const double by_d = number(grad_d, dtype, "grad_d"), by_g = number(grad_g, dtype, "grad_g");
+  const double by_d = grad_d.has_value() ? number(*grad_d, dtype, "grad_d") : 0;
+  const double by_g = grad_g.has_value() ? number(*grad_g, dtype, "grad_g") : 0;
   return {slopes(logits_real, kind, true, by_d, 0), slopes(logits_fake, kind, false, by_d, by_g)};
 }
 
@@ -170,12 +171,12 @@ struct Squares {
   std::vector<double> sums;  // of each part
 
   explicit Squares(const Operands& tensors, const Operand& grad)
-      : args{tensors.dtype, grad, tensors.inner},
+      : args{tensors.dtype, grad.data, tensors.inner},
         parts((tensors.inner + kPart - 1) / kPart),
         sums(tensors.samples() * parts) {}
 
   void sum(int64_t begin, int64_t end) {  // parts
-    loops().squares(args, sums.data(), (int64_t)sums.size(), begin, end);
+    loops().squares(args, sums.data(), begin, end);
   }
 
   void sum_all() {

@@ -43,7 +43,7 @@ struct InterpolateBackward {
 
 struct NormPenalty {
   Dtype dtype;
-  Operand grad;
+  const void* grad;
   int64_t inner;
 };
 
@@ -64,8 +64,8 @@ struct AdversarialLoops {
   // the same for parts begin to end (counted over all samples), with the sums of grad (x - y) over each
   void (*interpolate_backward_sums)(const InterpolateBackward& args, double* sums, int64_t all, int64_t begin,
                                     int64_t end);
-  // sums of squares over the parts begin to end
-  void (*squares)(const NormPenalty& args, double* sums, int64_t all, int64_t begin, int64_t end);
+  // sums[part] of squares over the parts begin to end
+  void (*squares)(const NormPenalty& args, double* sums, int64_t begin, int64_t end);
   void (*scale_samples)(const NormPenaltyBackward& args, int64_t begin, int64_t end);
 };
 

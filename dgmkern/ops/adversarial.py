@@ -30,7 +30,7 @@ _gan = _library.define(
     lambda logits_real, logits_fake, kind: (_scalar(logits_fake), _scalar(logits_fake)),
 )
 _gan_backward = _library.define(
-    "gan_loss_backward(Tensor grad_d, Tensor grad_g, Tensor logits_real, Tensor logits_fake, str kind)"
+    "gan_loss_backward(Tensor? grad_d, Tensor? grad_g, Tensor logits_real, Tensor logits_fake, str kind)"
     " -> (Tensor, Tensor)",
     reference.adversarial.gan_loss_backward,
     lambda grad_d, grad_g, logits_real, logits_fake, kind: (empty_as(logits_real), empty_as(logits_fake)),

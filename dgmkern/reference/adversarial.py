@@ -78,14 +78,17 @@ def gan_loss(logits_real: Tensor, logits_fake: Tensor, kind: str) -> tuple[Tenso
 
 
 def gan_loss_backward(
-    grad_d: Tensor, grad_g: Tensor, logits_real: Tensor, logits_fake: Tensor, kind: str
+    grad_d: Tensor | None, grad_g: Tensor | None, logits_real: Tensor, logits_fake: Tensor, kind: str
 ) -> tuple[Tensor, Tensor]:
-    """Gradients by the two tensors of scores."""
+    """Gradients by the two tensors of scores. A loss without a gradient (None) plays no part."""
     c = compute_dtype(logits_fake)
     real, fake = logits_real.to(c), logits_fake.to(c)
-    n = max(fake.numel(), 1)
-    dreal = grad_d / max(real.numel(), 1) * _real_slope(real, kind)
-    dfake = grad_d / n * _fake_slope(fake, kind) + grad_g / n * _generator_slope(fake, kind)
+    n, dreal, dfake = max(fake.numel(), 1), torch.zeros_like(real), torch.zeros_like(fake)
+    if grad_d is not None:
+        dreal = grad_d / max(real.numel(), 1) * _real_slope(real, kind)
+        dfake = grad_d / n * _fake_slope(fake, kind)
+    if grad_g is not None:
+        dfake = dfake + grad_g / n * _generator_slope(fake, kind)
     return (
         laid_out_as(logits_real, dreal.to(logits_real.dtype)),
         laid_out_as(logits_fake, dfake.to(logits_fake.dtype)),
