@@ -73,7 +73,7 @@ def multinomial_nll(log_probs: Tensor, counts: Tensor) -> Tensor:
         wanted = f"the shape {tuple(log_probs.shape)} of log_probs"
         raise ValueError(f"counts: expected {wanted}, got {tuple(counts.shape)}")
     if counts.dtype != log_probs.dtype and counts.dtype not in _INTEGERS:
-        raise TypeError(f"counts: expected the dtype {log_probs.dtype} of log_probs or integers, got {counts.dtype}")
+        raise TypeError(f"counts: expected the dtype {log_probs.dtype} of log_probs, or integers, got {counts.dtype}")
     if counts.device != log_probs.device:
         raise ValueError(f"counts: expected the device {log_probs.device} of log_probs, got {counts.device}")
     if counts.layout == torch.strided:

@@ -151,3 +151,21 @@ def cases(setting: Setting) -> list[Case]:
                 )
             )
     return found
+
+
+def sweeps(setting: Setting) -> dict[str, Callable[[int], Case]]:
+    def bernoulli(n: int) -> Case:
+        return case(
+            f"bernoulli_nll/backward/{n}",
+            setting,
+            lambda device: bernoulli_inputs((n // 1000, 1000), device),
+            eager_bernoulli,
+            eager_bernoulli,
+            dgmkern.bernoulli_nll,
+            "logits x",
+            "logits",
+            n,
+            backward=True,
+        )
+
+    return {"bernoulli_nll/backward": bernoulli}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -119,3 +120,11 @@ def cases(setting: Setting) -> list[Case]:
         name = f"group_norm_silu/forward/{one}/{layout}/4_groups/fp32"
         found.append(case(name, setting, 4, torch.float32, layout, shape=ONE, backward=False))
     return found
+
+
+def sweeps(setting: Setting) -> dict[str, Callable[[int], Case]]:
+    def channels_last(n: int) -> Case:
+        name = f"group_norm_silu/backward/{n}"
+        return case(name, setting, 4, torch.float32, "channels_last", shape=(n // 1000, 8, 25, 5))
+
+    return {"group_norm_silu/backward": channels_last}
