@@ -52,9 +52,10 @@ struct Loss {
                   error_of_x0(args.prediction, level),
                   at.row(kMeanX0)[step],
                   at.row(kMeanX)[step],
-                  at.row(kLogvarSmall)[step],
+                  std::exp(-at.row(kLogvarSmall)[step]),
                   logvar,
                   logvar_by,
+                  at.row(kLogvarSmall)[step] - logvar,
                   step == 0};
     }
     args.steps = steps.data();

@@ -9,7 +9,7 @@ namespace DGM_LEVEL {
 // LossStep in the compute type.
 template <class C>
 struct LossStepIn {
-  C signal, sigma, x0_by_x, x0_by_out, error_by_out, mean_x0, mean_x, logvar_q, logvar, logvar_by, clip;
+  C signal, sigma, x0_by_x, x0_by_out, error_by_out, mean_x0, mean_x, precision_q, logvar, logvar_by, gap, clip;
   bool decodes;
 
   LossStepIn(const LossStep& s, double bound)
@@ -20,19 +20,15 @@ struct LossStepIn {
         error_by_out((C)s.error_by_out),
         mean_x0((C)s.mean_x0),
         mean_x((C)s.mean_x),
-        logvar_q((C)s.logvar_q),
+        precision_q((C)s.precision_q),
         logvar((C)s.logvar),
         logvar_by((C)s.logvar_by),
+        gap((C)s.gap),
         clip((C)bound),
         decodes(s.decodes) {}
 
-  DGM_HD C raw_x0(C x, C out) const {  // an infinite x plays no part where the model predicts x_0 itself
-    return (x0_by_x == 0 ? (C)0 : x0_by_x * x) + x0_by_out * out;
-  }
-  DGM_HD C clipped(C x0) const {  // a NaN stays one
-    const C low = x0 < -clip ? -clip : x0;
-    return low > clip ? clip : low;
-  }
+  DGM_HD C raw_x0(C x, C out) const { return x0_of(x0_by_x, x0_by_out, x, out); }
+  DGM_HD C clipped(C x0) const { return clamped(x0, clip); }
   DGM_HD C residual(Prediction prediction, C out, C x0, C eps) const {
     return out - target_of(prediction, signal, sigma, x0, eps);
   }
@@ -92,26 +88,28 @@ static void vb_loop(const DiffusionLoss& args, double* sums, int64_t all, int64_
   Operand operands[kIn] = {args.out, args.x0, args.x_t};
   if (learned) operands[kIn - 1] = args.v;
   sum_parts<C, 1>(sums, all, args.inner, begin, end, [&](int64_t i, int m, auto terms) {
-    pointwise_chunk<T, kIn, 0, false>(
-        operands, nullptr, nullptr, args.inner, i, m,
-        [&](const C* const* in, C* const*, int from, int to, int64_t sample) {
-          const LossStepIn<C> s(args.steps[sample], args.clip);
-          const C *out = in[0], *x0 = in[1], *x = in[2], *v = in[kIn - 1];
-          C* const nats = terms[0];
-          if (s.decodes) {
-            for (int j = from; j < to; ++j) {
-              const C mean = s.mean_x0 * s.clipped(s.raw_x0(x[j], out[j])) + s.mean_x * x[j];
-              const C logvar = learned ? s.logvar + s.logvar_by * v[j] : s.logvar;
-              nats[j] = discretized_gaussian_nll(x0[j], mean, (C)0.5 * logvar);
-            }
-            return;
-          }
-          DGM_INDEPENDENT
-          for (int j = from; j < to; ++j) {
-            const C diff = s.mean_x0 * (x0[j] - s.clipped(s.raw_x0(x[j], out[j])));
-            nats[j] = vb_kl(diff, s.logvar_q, learned ? s.logvar + s.logvar_by * v[j] : s.logvar);
-          }
-        });
+    pointwise_chunk<T, kIn, 0, false>(operands, nullptr, nullptr, args.inner, i, m,
+                                      [&](const C* const* in, C* const*, int from, int to, int64_t sample) {
+                                        const LossStepIn<C> s(args.steps[sample], args.clip);
+                                        const C *out = in[0], *x0 = in[1], *x = in[2], *v = in[kIn - 1];
+                                        C* const nats = terms[0];
+                                        if (s.decodes) {
+                                          for (int j = from; j < to; ++j) {
+                                            const C mean =
+                                                s.mean_x0 * s.clipped(s.raw_x0(x[j], out[j])) + s.mean_x * x[j];
+                                            const C logvar = learned ? s.logvar + s.logvar_by * v[j] : s.logvar;
+                                            nats[j] = discretized_gaussian_nll(x0[j], mean, (C)0.5 * logvar);
+                                          }
+                                          return;
+                                        }
+                                        const C fixed = exp_of(s.gap);
+                                        DGM_INDEPENDENT
+                                        for (int j = from; j < to; ++j) {
+                                          const C diff = s.mean_x0 * (x0[j] - s.clipped(s.raw_x0(x[j], out[j])));
+                                          const C d = learned ? s.gap - s.logvar_by * v[j] : s.gap;
+                                          nats[j] = vb_kl(diff, d, learned ? exp_of(d) : fixed, s.precision_q);
+                                        }
+                                      });
   });
 }
 
@@ -142,11 +140,13 @@ static void vb_backward_loop(const DiffusionLossBackward& args, int64_t begin, i
                    }
                    return;
                  }
+                 const C fixed = exp_of(s.gap);
                  DGM_INDEPENDENT
                  for (int j = from; j < to; ++j) {
-                   const C raw = s.raw_x0(x[j], out[j]), logvar = learned ? s.logvar + s.logvar_by * v[j] : s.logvar;
+                   const C raw = s.raw_x0(x[j], out[j]), d = learned ? s.gap - s.logvar_by * v[j] : s.gap;
                    C ddiff, dlogvar;
-                   vb_kl_grad(s.mean_x0 * (x0[j] - s.clipped(raw)), s.logvar_q, logvar, ddiff, dlogvar);
+                   vb_kl_grad(s.mean_x0 * (x0[j] - s.clipped(raw)), d, learned ? exp_of(d) : fixed, s.precision_q,
+                              ddiff, dlogvar);
                    dout[j] = raw > s.clip || raw < -s.clip ? (C)0 : -grad * by_out * ddiff;
                    if (learned) dv[j] = grad * s.logvar_by * dlogvar;
                  }
@@ -160,30 +160,32 @@ static void hybrid_loop(const DiffusionLoss& args, double* sums, int64_t all, in
   using C = compute_t<T>;
   NoiseReader<T> noise(args.noise);
   sum_parts<C, 2>(sums, all, args.inner, begin, end, [&](int64_t i, int m, auto terms) {
-    pointwise_chunk<T, 3, 0, true>(
-        {args.out, args.x0, args.v}, nullptr, &noise, args.inner, i, m,
-        [&](const C* const* in, C* const*, int from, int to, int64_t sample) {
-          const LossStepIn<C> s(args.steps[sample], args.clip);
-          const C *out = in[0], *x0 = in[1], *v = in[2], *eps = in[3];
-          C *const squares = terms[0], *const nats = terms[1];
-          for_prediction(args.prediction, [&](auto prediction) {
-            if (s.decodes) {
-              for (int j = from; j < to; ++j) {
-                const C r = s.residual(prediction, out[j], x0[j], eps[j]);
-                squares[j] = r * r;
-                nats[j] = discretized_gaussian_nll(x0[j], s.mean_x0 * (x0[j] - s.error_by_out * r),
-                                                   (C)0.5 * (s.logvar + s.logvar_by * v[j]));
-              }
-              return;
-            }
-            DGM_INDEPENDENT
-            for (int j = from; j < to; ++j) {
-              const C r = s.residual(prediction, out[j], x0[j], eps[j]);
-              squares[j] = r * r;
-              nats[j] = vb_kl(s.mean_x0 * s.error_by_out * r, s.logvar_q, s.logvar + s.logvar_by * v[j]);
-            }
-          });
-        });
+    pointwise_chunk<T, 3, 0, true>({args.out, args.x0, args.v}, nullptr, &noise, args.inner, i, m,
+                                   [&](const C* const* in, C* const*, int from, int to, int64_t sample) {
+                                     const LossStepIn<C> s(args.steps[sample], args.clip);
+                                     const C *out = in[0], *x0 = in[1], *v = in[2], *eps = in[3];
+                                     C *const squares = terms[0], *const nats = terms[1];
+                                     const C by_r = s.mean_x0 * s.error_by_out;
+                                     for_prediction(args.prediction, [&](auto prediction) {
+                                       if (s.decodes) {
+                                         for (int j = from; j < to; ++j) {
+                                           const C r = s.residual(prediction, out[j], x0[j], eps[j]);
+                                           squares[j] = r * r;
+                                           nats[j] =
+                                               discretized_gaussian_nll(x0[j], s.mean_x0 * (x0[j] - s.error_by_out * r),
+                                                                        (C)0.5 * (s.logvar + s.logvar_by * v[j]));
+                                         }
+                                         return;
+                                       }
+                                       DGM_INDEPENDENT
+                                       for (int j = from; j < to; ++j) {
+                                         const C r = s.residual(prediction, out[j], x0[j], eps[j]);
+                                         squares[j] = r * r;
+                                         const C d = s.gap - s.logvar_by * v[j];
+                                         nats[j] = vb_kl(by_r * r, d, exp_of(d), s.precision_q);
+                                       }
+                                     });
+                                   });
   });
 }
 
@@ -213,7 +215,8 @@ static void hybrid_backward_loop(const DiffusionLossBackward& args, int64_t begi
                    for (int j = from; j < to; ++j) {
                      const C r = s.residual(prediction, out[j], x0[j], eps[j]);
                      C ddiff, dlogvar;
-                     vb_kl_grad(by_r * r, s.logvar_q, s.logvar + s.logvar_by * v[j], ddiff, dlogvar);
+                     const C d = s.gap - s.logvar_by * v[j];
+                     vb_kl_grad(by_r * r, d, exp_of(d), s.precision_q, ddiff, dlogvar);
                      dout[j] = grad_mse * r + to_mean * ddiff;
                      dv[j] = grad_vb * s.logvar_by * dlogvar;
                    }

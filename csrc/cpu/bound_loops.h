@@ -15,8 +15,9 @@ struct LossStep {
   double x0_by_x, x0_by_out;  // the x_0 that the model's output means
   double error_by_out;        // x_0 less that = error_by_out (out - target)
   double mean_x0, mean_x;     // mean of the posterior = mean_x0 x_0 + mean_x x_t
-  double logvar_q;            // its log-variance
-  double logvar, logvar_by;   // the model's: logvar + logvar_by v
+  double precision_q;         // 1 / its variance
+  double logvar, logvar_by;   // the model's log-variance: logvar + logvar_by v
+  double gap;                 // the posterior's log-variance less logvar
   bool decodes;               // t = 0: the term is the decoder's likelihood, not a KL divergence
 };
 

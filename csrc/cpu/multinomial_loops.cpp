@@ -79,7 +79,7 @@ static void backward_loop(const Multinomial& args, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i += kChunk) {
       const int m = end - i < kChunk ? (int)(end - i) : kChunk;
       const C* const counts = read(values + i, m, count_buffer);
-      C* const results = place<T>(args.dlog_probs, i, result_buffer);
+      C* const results = place<T>(args.dlog_probs, i, m, result_buffer);
       for_each_sample(i, m, args.inner, [&](int from, int to, int64_t sample) {
         const C g = ((const C*)args.grad)[sample];
         DGM_INDEPENDENT

@@ -1,5 +1,6 @@
 #include "reverse_loops.h"
 
+#include "../math/diffusion.h"
 #include "../math/exponential.h"
 #include "pointwise.h"
 #include "select.h"
@@ -25,16 +26,8 @@ struct ReverseStepIn {
         logvar((C)s.logvar),
         logvar_by((C)s.logvar_by) {}
 
-  DGM_HD C raw_x0(C x, C out) const {  // an infinite x plays no part where the model predicts x_0 itself
-    return (x0_by_x == 0 ? (C)0 : x0_by_x * x) + x0_by_out * out;
-  }
-
-  DGM_HD C clipped(C raw) const {  // a NaN stays one
-    C x0 = raw < -bound ? -bound : raw;
-    x0 = x0 > bound ? bound : x0;
-    return x0 * x0_scale;
-  }
-
+  DGM_HD C raw_x0(C x, C out) const { return x0_of(x0_by_x, x0_by_out, x, out); }
+  DGM_HD C clipped(C raw) const { return clamped(raw, bound) * x0_scale; }
   DGM_HD C learned_sigma(C v) const { return exp_of((C)0.5 * (logvar + logvar_by * v)); }
 };
 

@@ -36,6 +36,12 @@ DGM_HD ToX0 to_x0(Prediction prediction, NoiseLevel at) {
   }
 }
 
+// x0 of those factors; an infinite x plays no part where the model predicts x_0 itself.
+template <class C>
+DGM_HD C x0_of(C by_x, C by_out, C x, C out) {
+  return (by_x == 0 ? (C)0 : by_x * x) + by_out * out;
+}
+
 // x_0 - x0 = factor (out - target), where out means x0 and target means x_0.
 DGM_HD double error_of_x0(Prediction prediction, NoiseLevel at) {
   switch (prediction) {

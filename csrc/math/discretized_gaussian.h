@@ -5,13 +5,6 @@
 
 namespace dgm {
 
-// x within [-limit, limit]; NaN stays NaN
-template <class C>
-DGM_HD C clamped(C x, C limit) {
-  x = x > limit ? limit : x;
-  return x < -limit ? -limit : x;
-}
-
 template <class C>
 struct BinLimits;
 template <>

@@ -30,6 +30,13 @@ DGM_HD To bits_as(From from) {
   return to;
 }
 
+// To [-bound, bound]; a NaN stays one.
+template <class C>
+DGM_HD C clamped(C x, C bound) {
+  const C low = x < -bound ? -bound : x;
+  return low > bound ? bound : low;
+}
+
 // a b + c with one rounding. Without an FMA instruction: the product is exact in double; the sum is rounded to odd,
 // so that rounding it once more, to float, rounds right.
 DGM_HD float fused_multiply_add(float a, float b, float c) {
