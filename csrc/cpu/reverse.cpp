@@ -216,6 +216,7 @@ Tensor dynamic_bound(const Tensor& model_out, const Tensor& x_t, const Tensor& t
   const std::string solver = "ddim", variance = "fixed_small";
   Reverse step({model_out, x_t, none, none, t, here, none, table, none, none, 0, solver, prediction, variance, 0, {}});
   const int64_t samples = step.tensors.samples(), inner = step.tensors.inner;
+  require(inner < (int64_t)1 << 31, "x_t: expected fewer than 2^31 elements a sample, which are counted in 32 bits");
   Tensor bound = empty_samples(x_t, ScalarType::Double);
   double* const bounds = (double*)bound.mutable_data_ptr();
   if (inner == 0) {
