@@ -1,4 +1,4 @@
-"""GroupNorm, modulation and SiLU in plain torch; arithmetic and statistics in fp32 (fp64 for fp64)."""
+"""GroupNorm, modulation and SiLU in plain torch; in fp64 throughout, rounded at the end."""
 
 import torch
 from torch import Tensor
@@ -51,11 +51,11 @@ def group_norm_silu(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y = silu(h), h = (xhat weight + bias) (1 + scale) + shift, xhat = (x - mean) rstd; and mean, rstd [N, groups]."""
-    wide = x.to(compute_dtype(x))
+    wide, c = x.double(), compute_dtype(x)
     mean, rstd = _group_moments(wide, groups, eps)
     w, b, factor, t, _ = _affine(wide, weight, bias, scale, shift)
     h = ((wide - _of_channels(mean, x)) * _of_channels(rstd, x) * w + b) * factor + t
-    return laid_out_as(x, (h * torch.sigmoid(h)).to(x.dtype)), mean, rstd
+    return laid_out_as(x, torch.nn.functional.silu(h).to(x.dtype)), mean.to(c), rstd.to(c)
 
 
 def group_norm_silu_backward(
@@ -72,7 +72,7 @@ def group_norm_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, weight, bias, scale, shift; empty ones by what is not given. mean and rstd are made again from x,
     so that the derivative of this by x is whole."""
-    wide = x.to(compute_dtype(x))
+    wide = x.double()
     mean, rstd = _group_moments(wide, groups, eps)
     w, b, factor, t, w_factor = _affine(wide, weight, bias, scale, shift)
     r = _of_channels(rstd, x)

@@ -78,8 +78,8 @@ def log_variance(variance: str, rows: Tensor, v: Tensor | None, x: Tensor) -> tu
 
 def halves(model_out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The model's prediction, and its variance where it has twice the channels of x."""
-    if x.dim() >= 2 and model_out.shape[1] == 2 * x.shape[1] > 0:
-        return tuple(model_out.chunk(2, 1))
+    if x.dim() >= 2 and model_out.shape[1] == 2 * x.shape[1]:
+        return model_out[:, : x.shape[1]], model_out[:, x.shape[1] :]
     return model_out, None
 
 

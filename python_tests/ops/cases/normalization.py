@@ -62,6 +62,7 @@ CASES = [
         domain=with_parameters,
         fits=fits,
         same_dtype=False,
+        limits=(1,),
         sums=True,
     ),
     Case(
@@ -73,6 +74,7 @@ CASES = [
         domain=with_parameters,
         fits=fits,
         same_dtype=False,
+        limits=(1,),
         sums=True,
     ),
 ]
