@@ -4,8 +4,7 @@ from torch import Tensor, nn
 
 from ..ops import group_norm_silu
 
-# Wu & He 2018, table 3: the best fixed number. It costs nothing to have fewer: 4, 8 and 32 groups of 64 channels take
-# the same time.
+# Any number costs the same: 4, 8 and 32 groups of 64 channels take the same time.
 CHANNELS_PER_GROUP = 16
 
 
