@@ -139,7 +139,9 @@ static int64_t sparse_backward_loop(const Multinomial& args, int64_t begin, int6
   const C* const grad = (const C*)args.grad;
   return for_each_nonzero<T>(
       args.counts, args.inner, begin, end,
-      [&](int64_t n) { __builtin_memset(dlog_probs + n * args.inner, 0, args.inner * sizeof(T)); },
+      [&](int64_t n) {
+        if (args.inner > 0) __builtin_memset(dlog_probs + n * args.inner, 0, args.inner * sizeof(T));
+      },
       [&](int64_t n, int64_t column, C count) {
         add_to(dlog_probs[n * args.inner + column], multinomial_nll(grad[n], count));
       });
