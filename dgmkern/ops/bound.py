@@ -1,12 +1,11 @@
 """Training losses of diffusion models: squared error, the variational bound, both at once, and the prior's term."""
 
-import torch
 from torch import Tensor
 
 from .. import _library, reference
 from .._library import call
 from ..reference.gaussian import compute_dtype
-from ..reference.layout import laid_out_as
+from ..reference.layout import empty_as
 from ..schedule import DiffusionSchedule
 from ._arguments import (
     check_alike,
@@ -18,7 +17,7 @@ from ._arguments import (
     noise_source,
     steps_tensor,
 )
-from .reverse import VARIANCES
+from .reverse import VARIANCES, gradient_fake
 
 _DRAWN = "Tensor? weight, Tensor? noise, Tensor? seed, SymInt offset, str prediction"
 _MSE = f"Tensor model_out, Tensor x0, Tensor t, Tensor table, {_DRAWN}"
@@ -30,23 +29,19 @@ def _per_sample(x0: Tensor) -> Tensor:
     return x0.new_empty(x0.shape[:1], dtype=compute_dtype(x0))
 
 
-def _gradient(model_out: Tensor, x0: Tensor) -> Tensor:
-    return laid_out_as(x0, torch.empty_like(model_out, memory_format=torch.contiguous_format))
-
-
 _mse = _library.define(
     f"diffusion_mse({_MSE}) -> Tensor", reference.bound.diffusion_mse, lambda model_out, x0, *_: _per_sample(x0)
 )
 _mse_backward = _library.define(
     f"diffusion_mse_backward(Tensor grad, {_MSE}) -> Tensor",
     reference.bound.diffusion_mse_backward,
-    lambda grad, model_out, x0, *_: _gradient(model_out, x0),
+    lambda grad, model_out, x0, *_: gradient_fake(model_out, x0),
 )
 _vb = _library.define(f"vb_terms({_VB}) -> Tensor", reference.bound.vb_terms, lambda model_out, x0, *_: _per_sample(x0))
 _vb_backward = _library.define(
     f"vb_terms_backward(Tensor grad, {_VB}) -> Tensor",
     reference.bound.vb_terms_backward,
-    lambda grad, model_out, x0, *_: _gradient(model_out, x0),
+    lambda grad, model_out, x0, *_: gradient_fake(model_out, x0),
 )
 _hybrid = _library.define(
     f"hybrid_terms({_HYBRID}) -> (Tensor, Tensor)",
@@ -56,7 +51,7 @@ _hybrid = _library.define(
 _hybrid_backward = _library.define(
     f"hybrid_terms_backward(Tensor grad_mse, Tensor grad_vb, {_HYBRID}) -> Tensor",
     reference.bound.hybrid_terms_backward,
-    lambda grad_mse, grad_vb, model_out, x0, *_: _gradient(model_out, x0),
+    lambda grad_mse, grad_vb, model_out, x0, *_: gradient_fake(model_out, x0),
 )
 _prior = _library.define(
     "prior_bound(Tensor x0, float abar) -> Tensor", reference.bound.prior_bound, lambda x0, abar: _per_sample(x0)
@@ -64,7 +59,7 @@ _prior = _library.define(
 _prior_backward = _library.define(
     "prior_bound_backward(Tensor grad, Tensor x0, float abar) -> Tensor",
     reference.bound.prior_bound_backward,
-    lambda grad, x0, abar: _gradient(x0, x0),
+    lambda grad, x0, abar: empty_as(x0),
 )
 
 _BY = ("model_out",)  # gradients by the data, rarely wanted, come from the reference

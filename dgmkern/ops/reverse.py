@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import _library, reference
 from .._library import call
-from ..reference.layout import empty_as
+from ..reference.layout import empty_as, laid_out_as
 from ..schedule import DiffusionSchedule
 from ._arguments import (
     check_alike,
@@ -26,10 +26,14 @@ _STEP = (
 )
 
 
+def gradient_fake(model_out: Tensor, x: Tensor) -> Tensor:
+    """Uninitialized gradient by a model's output, which may have twice the channels of x, in x's layout."""
+    return laid_out_as(x, torch.empty_like(model_out, memory_format=torch.contiguous_format))
+
+
 def _gradients_fake(model_out, x_t, x0_last, *_):
     dlast = x_t.new_empty(0) if x0_last is None else empty_as(x_t)
-    dout = torch.empty_like(model_out, memory_format=torch.contiguous_format)
-    return reference.layout.laid_out_as(x_t, dout), empty_as(x_t), dlast
+    return gradient_fake(model_out, x_t), empty_as(x_t), dlast
 
 
 _step = _library.define(
