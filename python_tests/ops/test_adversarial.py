@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from torch.library import opcheck
+from raw_ops import LAYOUTS, opcheck_in_layout
 from torch.nn import functional as F
 
 import dgmkern
@@ -426,17 +426,9 @@ RAW = [
 
 
 @pytest.mark.parametrize(("op", "make"), RAW, ids=lambda v: getattr(v, "__name__", ""))
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted"])
+@LAYOUTS
 def test_opcheck(op, make, layout):
-    def x():
-        t = torch.randn(2, 3, 4, 5)
-        if layout == "channels_last":
-            t = t.contiguous(memory_format=torch.channels_last)
-        elif layout == "permuted":
-            t = torch.randn(5, 4, 3, 2).permute(3, 2, 1, 0)
-        return t.requires_grad_()
-
-    opcheck(op.default, make(x))
+    opcheck_in_layout(op, make, (2, 3, 4, 5), layout)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
+from raw_ops import LAYOUTS, opcheck_in_layout
 from torch.distributions import Normal, kl_divergence
-from torch.library import opcheck
 
 import dgmkern
 
@@ -228,17 +228,9 @@ RAW = [
 
 
 @pytest.mark.parametrize(("op", "make"), RAW, ids=lambda v: getattr(v, "__name__", ""))
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted"])
+@LAYOUTS
 def test_opcheck(op, make, layout):
-    def x():
-        t = torch.randn(4, 3, 5, 6)
-        if layout == "channels_last":
-            t = t.contiguous(memory_format=torch.channels_last)
-        elif layout == "permuted":
-            t = torch.randn(6, 5, 3, 4).permute(3, 2, 1, 0)
-        return t.requires_grad_()
-
-    opcheck(op.default, make(x))
+    opcheck_in_layout(op, make, (4, 3, 5, 6), layout)
 
 
 @pytest.mark.parametrize(("op", "make"), RAW, ids=lambda v: getattr(v, "__name__", ""))

@@ -3,7 +3,7 @@
 import diffusers
 import pytest
 import torch
-from torch.library import opcheck
+from raw_ops import LAYOUTS, opcheck_in_layout
 
 import dgmkern
 
@@ -273,17 +273,9 @@ RAW = [
 
 
 @pytest.mark.parametrize(("op", "make"), RAW, ids=lambda v: getattr(v, "__name__", ""))
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted"])
+@LAYOUTS
 def test_opcheck(op, make, layout):
-    def x():
-        t = torch.randn(2, 3, 4, 5)
-        if layout == "channels_last":
-            t = t.contiguous(memory_format=torch.channels_last)
-        elif layout == "permuted":
-            t = torch.randn(5, 4, 3, 2).permute(3, 2, 1, 0)
-        return t.requires_grad_()
-
-    opcheck(op.default, make(x))
+    opcheck_in_layout(op, make, (2, 3, 4, 5), layout)
 
 
 @pytest.mark.parametrize(("op", "make"), RAW, ids=lambda v: getattr(v, "__name__", ""))
