@@ -1,5 +1,7 @@
 """The op library: loads the native kernels, defines ops, registers their autograd and picks the backend."""
 
+import importlib
+import importlib.util
 import os
 import pathlib
 import warnings
@@ -42,6 +44,20 @@ def _load_cuda() -> str | None:
     return "this torch has no CUDA" if torch.version.cuda is None else _load("libdgmkern_cuda.so", "nvcc")
 
 
+def _find_triton() -> str | None:
+    """None where Triton can be imported, which happens when the first of its kernels runs."""
+    try:
+        found = importlib.util.find_spec("triton")
+    except ValueError:  # an import of it failed before
+        found = None
+    return "triton is not installed" if found is None else None
+
+
+def _unless_forced(find: Callable[[], str | None], *others: str) -> str | None:
+    """Why kernels are missing: `DGMKERN_BACKEND` names one of `others`, or what `find` finds."""
+    return f"DGMKERN_BACKEND={FORCED}" if FORCED in others else find()
+
+
 def _forced_backend() -> str | None:
     forced = os.environ.get("DGMKERN_BACKEND", "") or None
     if forced is not None and forced not in BACKENDS:
@@ -50,12 +66,16 @@ def _forced_backend() -> str | None:
 
 
 FORCED = _forced_backend()
+# Triton's interpreter runs kernels on CPU tensors, where they are asked for
+INTERPRETED = FORCED == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
 # why an op has no kernel of a backend; None: it may have one
 MISSING: dict[str, str | None] = {
     "reference": None,
-    "cpp": "DGMKERN_BACKEND=reference" if FORCED == "reference" else _load("libdgmkern.so", "C++ compiler"),
-    "cuda": "DGMKERN_BACKEND=reference" if FORCED == "reference" else _load_cuda(),
-    "triton": "no Triton kernels in this version",
+    "cpp": _unless_forced(
+        lambda: "DGMKERN_BACKEND=triton" if INTERPRETED else _load("libdgmkern.so", "C++ compiler"), "reference"
+    ),
+    "cuda": _unless_forced(_load_cuda, "reference", "triton"),
+    "triton": _unless_forced(_find_triton, "reference", "cuda"),
 }
 if FORCED is not None and MISSING[FORCED] is not None:
     raise MissingBackendError(f"DGMKERN_BACKEND={FORCED}: {MISSING[FORCED]}")
@@ -71,7 +91,20 @@ def define(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOve
     torch.library.register_fake(f"dgmkern::{name}", fake, lib=_LIBRARY)
     op = _OPS[name] = getattr(torch.ops.dgmkern, name).default
     _REFERENCES[op] = reference
+    if MISSING["triton"] is None and MISSING["cuda"] is not None:
+        _LIBRARY.impl(name, lambda *args: triton_kernel(name)(*with_defaults(op, args)), "CUDA")
+        if INTERPRETED:
+            _LIBRARY.impl(name, lambda *args: triton_kernel(name)(*with_defaults(op, args)), "CPU")
     return op
+
+
+def triton_kernel(name: str) -> Callable:
+    """The Triton implementation of an op: the function of its name in dgmkern/triton/<family>.py, beside its reference.
+
+    Imported when it first runs: importing dgmkern imports no Triton and looks for no GPU.
+    """
+    family = _REFERENCES[_OPS[name]].__module__.rpartition(".")[2]
+    return getattr(importlib.import_module(f"{__package__}.triton.{family}"), name)
 
 
 def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> None:
@@ -262,7 +295,16 @@ def backends() -> dict[str, dict[str, bool | str]]:
         grid[name] = {
             backend: has(f"dgmkern::{name}", keys[backend]) if why is None else why for backend, why in MISSING.items()
         }
+        if MISSING["triton"] is None:
+            grid[name]["triton"] = _has_triton_kernel(name)
         for backend, there in grid[name].items():
             if there is False:
                 grid[name][backend] = f"no {backend} kernel of {name}"
     return grid
+
+
+def _has_triton_kernel(name: str) -> bool:
+    try:
+        return callable(triton_kernel(name))
+    except (ImportError, AttributeError):
+        return False

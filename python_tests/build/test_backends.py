@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import dgmkern
 
@@ -48,8 +49,13 @@ def test_forcing_a_backend_that_is_missing_is_an_error_that_says_why(without_nat
     forced = run("import dgmkern", without_native, DGMKERN_BACKEND="cpp")
     assert forced.returncode != 0
     assert "DGMKERN_BACKEND=cpp: the native library was not built" in forced.stderr
-    for backend in ("cuda", "triton"):
-        assert f"DGMKERN_BACKEND={backend}: " in run("import dgmkern", PACKAGE.parent, DGMKERN_BACKEND=backend).stderr
+    (without_native / "triton.py").write_text("raise ImportError")  # found, but not looked into before a kernel runs
+    forced = run("import dgmkern", without_native, DGMKERN_BACKEND="triton")
+    assert forced.returncode == 0, forced.stderr
+    blocked = "import sys; sys.modules['triton'] = None; import dgmkern"
+    assert "DGMKERN_BACKEND=triton: triton is not" in run(blocked, PACKAGE.parent, DGMKERN_BACKEND="triton").stderr
+    if torch.version.cuda is None:
+        assert "DGMKERN_BACKEND=cuda: " in run("import dgmkern", PACKAGE.parent, DGMKERN_BACKEND="cuda").stderr
     wrong = run("import dgmkern", PACKAGE.parent, DGMKERN_BACKEND="gpu")
     assert "expected one of reference, cpp, cuda, triton, got 'gpu'" in wrong.stderr
 
