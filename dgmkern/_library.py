@@ -41,6 +41,8 @@ def _load(name: str, tool: str) -> str | None:
 
 def _load_cuda() -> str | None:
     """Load the CUDA kernels; no GPU is looked for."""
+    if EMULATED:
+        return _load("libdgmkern_emulated.so", "-DDGM_EMULATE=ON")
     return "this torch has no CUDA" if torch.version.cuda is None else _load("libdgmkern_cuda.so", "nvcc")
 
 
@@ -66,13 +68,15 @@ def _forced_backend() -> str | None:
 
 
 FORCED = _forced_backend()
-# Triton's interpreter runs kernels on CPU tensors, where they are asked for
+# kernels of a GPU that run on CPU tensors where they are asked for: in the interpreter of Triton, as plain loops of C++
 INTERPRETED = FORCED == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+EMULATED = FORCED == "cuda" and os.environ.get("DGMKERN_EMULATE") == "1"
 # why an op has no kernel of a backend; None: it may have one
 MISSING: dict[str, str | None] = {
     "reference": None,
     "cpp": _unless_forced(
-        lambda: "DGMKERN_BACKEND=triton" if INTERPRETED else _load("libdgmkern.so", "C++ compiler"), "reference"
+        lambda: f"DGMKERN_BACKEND={FORCED}" if INTERPRETED or EMULATED else _load("libdgmkern.so", "C++ compiler"),
+        "reference",
     ),
     "cuda": _unless_forced(_load_cuda, "reference", "triton"),
     "triton": _unless_forced(_find_triton, "reference", "cuda"),
@@ -288,15 +292,14 @@ def build_info() -> dict[str, str | None]:
 
 def backends() -> dict[str, dict[str, bool | str]]:
     """For each op, the backends it has on this machine: True, or why it is missing."""
-    keys = {"reference": "CompositeExplicitAutograd", "cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
+    keys = {"reference": "CompositeExplicitAutograd", "cpp": "CPU", "cuda": "CPU" if EMULATED else "CUDA"}
     grid = {}
     for name in sorted(_OPS):
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         grid[name] = {
-            backend: has(f"dgmkern::{name}", keys[backend]) if why is None else why for backend, why in MISSING.items()
+            backend: why or (has(f"dgmkern::{name}", keys[backend]) if backend in keys else _has_triton_kernel(name))
+            for backend, why in MISSING.items()
         }
-        if MISSING["triton"] is None:
-            grid[name]["triton"] = _has_triton_kernel(name)
         for backend, there in grid[name].items():
             if there is False:
                 grid[name][backend] = f"no {backend} kernel of {name}"

@@ -1,49 +1,14 @@
 // Chunks: loops work on kChunk numbers at a time, in the compute type, small enough to stay in the first-level cache.
 // read() and write() convert between a tensor's element type and the compute type and cost nothing where they agree.
 #pragma once
-#include "dtypes.h"
+#include "../kernels/convert.h"
+#include "../kernels/unroll.h"
 #include "simd.h"
-
-// Before a loop whose iterations touch different numbers. With many pointers GCC gives up proving that (7 in a backward
-// pass: 9.0 ms instead of 1.0).
-#if defined(__clang__)
-#define DGM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define DGM_INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 namespace dgm {
 namespace DGM_LEVEL {
 
 constexpr int kChunk = 512;
-
-DGM_HD float to_float(bf16 x) { return bits_as<float>((uint32_t)x.bits << 16); }
-
-DGM_HD bf16 to_bf16(float x) {  // to nearest, ties to even
-  const uint32_t b = bits_as<uint32_t>(x);
-  const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
-  return {(uint16_t)(x != x ? 0x7fc0u : rounded)};
-}
-
-DGM_HD float to_float(f16 x) {
-  const uint32_t sign = (uint32_t)(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  // as a float with the exponent 112 too small, then scaled; infinities and NaNs get the exponent that is left
-  const float scaled = bits_as<float>(magnitude << 13) * 0x1p112f;
-  const uint32_t bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : bits_as<uint32_t>(scaled);
-  return bits_as<float>(sign | bits);
-}
-
-DGM_HD f16 to_f16(float x) {  // to nearest, ties to even
-  const uint32_t b = bits_as<uint32_t>(x), sign = (b >> 16) & 0x8000u, magnitude = b & 0x7fffffffu;
-  // below the smallest normal: adding 0.5 leaves the rounded fraction in the low bits
-  const uint32_t tiny = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - 0x3f000000u;
-  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  uint32_t half = magnitude < 0x38800000u ? tiny : normal;
-  half = half > 0x7c00u ? 0x7c00u : half;
-  half = magnitude >= 0x47800000u ? 0x7c00u : half;
-  half = magnitude > 0x7f800000u ? 0x7e00u : half;
-  return {(uint16_t)(sign | half)};
-}
 
 // Fetch n elements while the noise of a chunk is being made, which leaves memory idle otherwise.
 template <class T>

@@ -1,5 +1,4 @@
-#include "importance_loops.h"
-
+#include "../kernels/importance.h"
 #include "../math/importance.h"
 #include "pointwise.h"
 
@@ -40,13 +39,13 @@ struct Parameters {
 };
 
 template <class T>
-static void log_ratio_loop(const LogRatioForward& args, double* sums, int64_t all, int64_t begin, int64_t end) {
+static void log_ratio_loop(const LogRatioForward& args, const SampleSums& sums, const Range& parts) {
   using C = compute_t<T>;
   NoiseReader<T> noise(args.noise);
   Parameters<T> of(args);
   const int64_t inner = args.inner, k = args.k;
   C eps_buffer[kChunk], z_buffer[kChunk];
-  sum_parts<C, 1>(sums, all, inner, begin, end, [&](int64_t i, int m, auto terms) {
+  sum_parts<C, 1>(sums, inner, parts, [&](int64_t i, int m, auto terms) {
     const C* const eps = noise.read(i, m, eps_buffer);
     C *const z = place((T*)args.z + i, z_buffer), *const ratio = terms[0];
     int64_t column = i % inner, datum = i / inner / k, left = k - i / inner % k;  // samples of the datum
@@ -71,7 +70,7 @@ static void log_ratio_loop(const LogRatioForward& args, double* sums, int64_t al
 
 // Sums over the samples of a datum: in the compute type over kInner additions, then in double.
 template <class C>
-class SampleSums {
+class ColumnSums {
  public:
   C by_mu[kChunk], by_logvar[kChunk];
 
@@ -109,15 +108,15 @@ class SampleSums {
 };
 
 template <class T>
-static void log_ratio_backward_loop(const LogRatioBackward& args, int64_t begin, int64_t end) {
+static void log_ratio_backward_loop(const LogRatioBackward& args, const Range& range) {
   using C = compute_t<T>;
   NoiseReader<T> noise(args.noise);
   Parameters<T> of(args);
-  SampleSums<C> sums;
+  ColumnSums<C> sums;
   const int64_t inner = args.inner, k = args.k, pieces = (inner + kChunk - 1) / kChunk;
   const C* const grad_ratios = (const C*)args.grad_ratio;
   C eps_buffer[kChunk], grad_buffer[kChunk], zeros[kChunk] = {};
-  for (int64_t unit = begin; unit < end; ++unit) {
+  for (int64_t unit = range.begin; unit < range.end; ++unit) {
     const int64_t datum = unit / pieces, column = unit % pieces * kChunk;
     const int n = inner - column < kChunk ? (int)(inner - column) : kChunk;
     const int64_t together = pieces == 1 ? kChunk / inner : 1;  // samples whose noise is drawn at once
@@ -149,12 +148,12 @@ static void log_ratio_backward_loop(const LogRatioBackward& args, int64_t begin,
   }
 }
 
-static void log_ratio(const LogRatioForward& args, double* sums, int64_t all, int64_t begin, int64_t end) {
-  DGM_DISPATCH(args.dtype, log_ratio_loop<T>(args, sums, all, begin, end));
+static void log_ratio(const LogRatioForward& args, const SampleSums& sums, const Range& parts) {
+  DGM_DISPATCH(args.dtype, log_ratio_loop<T>(args, sums, parts));
 }
 
-static void log_ratio_backward(const LogRatioBackward& args, int64_t begin, int64_t end) {
-  DGM_DISPATCH(args.dtype, log_ratio_backward_loop<T>(args, begin, end));
+static void log_ratio_backward(const LogRatioBackward& args, const Range& pieces) {
+  DGM_DISPATCH(args.dtype, log_ratio_backward_loop<T>(args, pieces));
 }
 
 extern const ImportanceLoops importance_loops;

@@ -1,6 +1,6 @@
 // What this library is: how it was built, and which loops it runs here.
 #include "../build_info.h"
-#include "tensors.h"
+#include "../ops/tensors.h"
 
 namespace dgm {
 namespace {

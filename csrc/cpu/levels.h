@@ -8,9 +8,13 @@ namespace dgm {
 
 enum class Level { baseline, avx2, avx512 };
 
+#if defined(DGM_CUDA) || defined(DGM_EMULATED)
+inline Level level() { return Level::baseline; }
+#else
 // What this CPU has, or what the environment variable DGMKERN_CPU names (less is possible, more is an error); read
 // once.
 Level level();
+#endif
 // The best level that this CPU has.
 Level best_level();
 const char* name_of(Level level);
@@ -19,7 +23,15 @@ bool level_of(const char* name, Level& level);
 
 }  // namespace dgm
 
-#if defined(__x86_64__)
+#if defined(DGM_CUDA) || defined(DGM_EMULATED)  // one table: the launches of the CUDA kernels
+#define DGM_LOOPS(type, table)                                   \
+  namespace dgm {                                                \
+  namespace cuda {                                               \
+  extern const type table;                                       \
+  }                                                              \
+  inline const type& pick_##table(Level) { return cuda::table; } \
+  }
+#elif defined(__x86_64__)
 #define DGM_LOOPS(type, table)                   \
   namespace dgm {                                \
   namespace baseline {                           \

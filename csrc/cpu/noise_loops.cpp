@@ -1,5 +1,6 @@
 #include "noise_loops.h"
 
+#include "../kernels/noise.h"
 #include "chunks.h"
 #include "normals.h"
 #include "tile.h"
@@ -58,8 +59,8 @@ void rounded_normals(double* out, uint64_t seed, uint64_t first, int64_t begin, 
   }
 }
 
-static void normals_as(Dtype dtype, void* out, uint64_t seed, uint64_t first, int64_t begin, int64_t end) {
-  DGM_DISPATCH(dtype, rounded_normals((T*)out, seed, first, begin, end));
+static void fill(const NormalFill& args, const Range& range) {
+  DGM_DISPATCH(args.dtype, rounded_normals((T*)args.out, (uint64_t)*args.seed, args.first, range.begin, range.end));
 }
 
 static void words(uint32_t* out, uint64_t seed, uint64_t first, int64_t n) {
@@ -77,7 +78,10 @@ static void words(uint32_t* out, uint64_t seed, uint64_t first, int64_t n) {
 }
 
 extern const NoiseLoops noise_loops;
-const NoiseLoops noise_loops = {normals, normals_as, words};
+const NoiseLoops noise_loops = {normals, words};
+
+extern const NormalLoops normal_loops;
+const NormalLoops normal_loops = {fill};
 
 }  // namespace DGM_LEVEL
 }  // namespace dgm

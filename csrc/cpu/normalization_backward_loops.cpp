@@ -1,19 +1,8 @@
 #include "../math/normalization.h"
 #include "normalization_blocks.h"
-#include "normalization_parameters.h"
 
 namespace dgm {
 namespace DGM_LEVEL {
-
-static void put(const NormGradientOf& out, int64_t i, double x) {
-  if (out.data == nullptr) return;
-  switch (out.dtype) {
-    case Dtype::f64: ((double*)out.data)[i] = x; break;
-    case Dtype::f32: ((float*)out.data)[i] = (float)x; break;
-    case Dtype::bf16: ((bf16*)out.data)[i] = to_bf16((float)x); break;
-    default: ((f16*)out.data)[i] = to_f16((float)x);
-  }
-}
 
 template <class T>
 static void h_coefficients_loop(const NormBackward& args, int64_t unit) {

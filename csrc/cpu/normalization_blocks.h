@@ -2,12 +2,23 @@
 // both layouts. In channels_last a lane is a channel (of one of a few pixels where channels are few), otherwise it is
 // one of 64 neighbouring pixels of a channel.
 #pragma once
+#include "../kernels/normalization_parameters.h"
 #include "chunks.h"
-#include "normalization_loops.h"
 #include "sums.h"
 
 namespace dgm {
 namespace DGM_LEVEL {
+
+// Where the numbers of a unit's channels lie in an array [N, C], and which channels they are.
+struct Channels {
+  int64_t sample, first, row;
+
+  Channels(const NormShape& s, int64_t unit) {
+    sample = s.channels_last ? unit : unit / s.groups;
+    first = s.channels_last ? 0 : unit % s.groups * s.group_channels();
+    row = sample * s.channels;
+  }
+};
 
 constexpr int kNormLanes = 512;  // at most
 constexpr int kPixelLanes = 64;

@@ -1,8 +1,5 @@
-#include "normalization_loops.h"
-
 #include "../math/normalization.h"
 #include "normalization_blocks.h"
-#include "normalization_parameters.h"
 
 namespace dgm {
 namespace DGM_LEVEL {

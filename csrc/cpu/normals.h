@@ -1,7 +1,7 @@
 // The noise of an op, in the order in which its elements lie in memory.
 #pragma once
+#include "../kernels/noise_source.h"
 #include "chunks.h"
-#include "noise_source.h"
 
 namespace dgm {
 namespace DGM_LEVEL {
@@ -15,7 +15,8 @@ class NoiseReader {
  public:
   using C = compute_t<T>;
 
-  explicit NoiseReader(const NoiseSource& source) : source_(source) {}
+  explicit NoiseReader(const NoiseSource& source)
+      : source_(source), seed_(source.seed == nullptr ? 0 : (uint64_t)*source.seed) {}
 
   bool draws() const { return source_.given == nullptr; }
 
@@ -23,7 +24,7 @@ class NoiseReader {
   const C* read(int64_t i, int m, C* buffer) {
     if (source_.given != nullptr) return DGM_LEVEL::read((const T*)source_.given + i, m, buffer);
     if (source_.channels == 0) {
-      normals(drawn_, source_.seed, source_.first + (uint64_t)i, m);
+      normals(drawn_, seed_, source_.first + (uint64_t)i, m);
       return widened(drawn_, m, buffer);
     }
     for (int j = 0; j < m; ++j) {
@@ -49,7 +50,7 @@ class NoiseReader {
     if (count > kChunk) count = kChunk;
     if (count > pixels - pixel) count = pixels - pixel;
     for (int64_t c = c0; c < c1; ++c) {
-      normals(drawn_, source_.seed, source_.first + (uint64_t)((sample * channels + c) * pixels + pixel), count);
+      normals(drawn_, seed_, source_.first + (uint64_t)((sample * channels + c) * pixels + pixel), count);
       for (int64_t p = 0; p < count; ++p) block_[p * (c1 - c0) + c - c0] = drawn_[p];
     }
     begin_ = (sample * pixels + pixel) * channels + c0;
@@ -65,6 +66,7 @@ class NoiseReader {
   static constexpr int64_t kBlock = 16384;
 
   const NoiseSource source_;
+  const uint64_t seed_;
   int64_t begin_ = 0, end_ = 0;  // memory indices in block_
   float drawn_[kChunk];
   float block_[kBlock];

@@ -1,8 +1,8 @@
-// The driver of pointwise loops: takes elements in chunks, converts between the tensors' element type and the compute
-// type, draws the noise, walks over the samples, sums per sample. A loop of an op is only its formula.
+// The driver of kernels (kernels/work.h) on the CPU: takes elements in chunks, converts between the tensors' element
+// type and the compute type, draws the noise, walks over the samples, sums per sample.
 #pragma once
+#include "../kernels/work.h"
 #include "normals.h"
-#include "operand.h"
 #include "samples.h"
 #include "sums.h"
 
@@ -15,7 +15,7 @@ static DGM_HD void for_each_run(const Operand& x, int64_t i, int m, const Part& 
   int64_t row = i / x.run, column = i % x.run;
   for (int done = 0; done < m; ++row, column = 0) {
     const int n = x.run - column < m - done ? (int)(x.run - column) : m - done;
-    part(row * x.pitch + column, done, n);
+    part(row / x.repeat * x.pitch + column, done, n);
     done += n;
   }
 }
@@ -23,7 +23,7 @@ static DGM_HD void for_each_run(const Operand& x, int64_t i, int m, const Part& 
 // Where element i of x lies, if the m elements from it on lie one after the other; else -1.
 static DGM_HD int64_t position(const Operand& x, int64_t i, int m) {
   if (x.run == 0) return i;
-  return i % x.run + m <= x.run ? i / x.run * x.pitch + i % x.run : -1;
+  return i % x.run + m <= x.run ? i / x.run / x.repeat * x.pitch + i % x.run : -1;
 }
 
 // Elements i ... i + m - 1 of x in the compute type: in place, or in buffer.
@@ -51,63 +51,89 @@ static DGM_HD void write(const Operand& x, int64_t i, int m, const compute_t<T>*
   for_each_run(x, i, m, [&](int64_t from, int done, int n) { write_from(data + from, n, results + done); });
 }
 
-// One chunk: elements i ... i + m - 1. Calls body(in, out, from, to, sample) for each sample's part of it, from and to
-// counting from i: in[k][j] and out[k][j] are numbers in the compute type; the noise, if any, is in[kIn].
-template <class T, int kIn, int kOut, bool kDraws, class Body>
-static DGM_HD void pointwise_chunk(const Operand (&in)[kIn], const Operand* out, NoiseReader<T>* noise, int64_t inner,
-                                   int64_t i, int m, const Body& body) {
+// The numbers of the sample that came last, which chunks of a large sample share.
+template <class Kernel>
+class OfSample {
+ public:
+  explicit OfSample(const Kernel& kernel) : kernel_(kernel) {}
+
+  const typename Kernel::Sample& operator()(int64_t n) {
+    if (n != last_) sample_ = kernel_.of(n);
+    last_ = n;
+    return sample_;
+  }
+
+ private:
+  const Kernel& kernel_;
+  int64_t last_ = -1;
+  typename Kernel::Sample sample_;
+};
+
+// One chunk: elements i ... i + m - 1. The terms of the sums go to terms[k].
+template <class Kernel>
+static DGM_HD void chunk(const Work<Kernel>& work, NoiseReader<typename Kernel::T>* noise, OfSample<Kernel>& of,
+                         int64_t i, int m, compute_t<typename Kernel::T> (*terms)[kChunk + kLanes]) {
+  using T = typename Kernel::T;
   using C = compute_t<T>;
-  C buffers[kIn + kOut + kDraws][kChunk];
+  constexpr int kIn = Kernel::kIn, kOut = Kernel::kOut, kSums = Kernel::kSums;
+  C buffers[kIn + kOut + 1][kChunk];
   const C* read_in[kIn + 1];
-  C* results[kOut + 1];
-  if (kDraws && noise->draws())  // memory is idle while noise is made
+  C* results[kOut + kSums];
+  if (Kernel::kDraws && noise->draws())  // memory is idle while noise is made
     for (int k = 0; k < kIn; ++k)
-      if (const int64_t at = position(in[k], i, m); at >= 0) prefetch((const T*)in[k].data + at, m);
-  if constexpr (kDraws) read_in[kIn] = noise->read(i, m, buffers[kIn + kOut]);
+      if (const int64_t at = position(work.in[k], i, m); at >= 0) prefetch((const T*)work.in[k].data + at, m);
+  if constexpr (Kernel::kDraws) read_in[kIn] = noise->read(i, m, buffers[kIn + kOut]);
 #pragma GCC unroll 8
-  for (int k = 0; k < kIn; ++k) read_in[k] = read<T>(in[k], i, m, buffers[k]);
+  for (int k = 0; k < kIn; ++k) read_in[k] = read<T>(work.in[k], i, m, buffers[k]);
 #pragma GCC unroll 8
-  for (int k = 0; k < kOut; ++k) results[k] = place<T>(out[k], i, m, buffers[kIn + k]);
-  for_each_sample(i, m, inner, [&](int from, int to, int64_t sample) { body(read_in, results, from, to, sample); });
+  for (int k = 0; k < kOut; ++k) results[k] = place<T>(work.out[k], i, m, buffers[kIn + k]);
+  for (int k = 0; k < kSums; ++k) results[kOut + k] = terms[k];
+  for_each_sample(i, m, work.inner, [&](int from, int to, int64_t sample) {
+    const typename Kernel::Sample s = of(sample);  // a copy: results might overlap it for all the compiler knows
+    Call<Kernel>::template of<C>(work.kernel, s, read_in, results, from, to, i);
+  });
 #pragma GCC unroll 8
-  for (int k = 0; k < kOut; ++k) write<T>(out[k], i, m, results[k]);
+  for (int k = 0; k < kOut; ++k) write<T>(work.out[k], i, m, results[k]);
 }
+
+// The noise of a work; nothing where it takes none.
+template <class Kernel, bool draws = Kernel::kDraws>
+struct Noise {
+  NoiseReader<typename Kernel::T> reader;
+  explicit Noise(const Work<Kernel>& work) : reader(work.noise) {}
+  NoiseReader<typename Kernel::T>* get() { return &reader; }
+};
+template <class Kernel>
+struct Noise<Kernel, false> {
+  explicit Noise(const Work<Kernel>&) {}
+  NoiseReader<typename Kernel::T>* get() { return nullptr; }
+};
 
 // Elements begin to end.
-template <class T, int kIn, int kOut, class Body>
-static void pointwise(const Operand (&in)[kIn], const Operand (&out)[kOut], int64_t inner, int64_t begin, int64_t end,
-                      const Body& body) {
-  for (int64_t i = begin; i < end; i += kChunk) {
-    const int m = end - i < kChunk ? (int)(end - i) : kChunk;
-    pointwise_chunk<T, kIn, kOut, false>(in, out, nullptr, inner, i, m, body);
+template <class Kernel>
+static void run(const Work<Kernel>& work, const Range& range) {
+  static_assert(Kernel::kSums == 0, "sums go by samples");
+  Noise<Kernel> noise(work);
+  OfSample<Kernel> of(work.kernel);
+  for (int64_t i = range.begin; i < range.end; i += kChunk) {
+    const int m = range.end - i < kChunk ? (int)(range.end - i) : kChunk;
+    chunk(work, noise.get(), of, i, m, nullptr);
   }
 }
 
-// The same with noise: in[kIn].
-template <class T, int kIn, int kOut, class Body>
-static void pointwise(const Operand (&in)[kIn], const Operand (&out)[kOut], const NoiseSource& source, int64_t inner,
-                      int64_t begin, int64_t end, const Body& body) {
-  NoiseReader<T> noise(source);
-  for (int64_t i = begin; i < end; i += kChunk) {
-    const int m = end - i < kChunk ? (int)(end - i) : kChunk;
-    pointwise_chunk<T, kIn, kOut, true>(in, out, &noise, inner, i, m, body);
-  }
-}
-
-// Sums over samples, in an order that does not depend on the threads: over parts of kPart elements of each sample.
-// Calls chunk(i, m, terms) for the elements of the parts begin to end (counted over all samples); it fills
-// terms[k][0 ... m - 1], and sums[k * all_parts + part] gets their sum.
+// Sums over the parts begin to end of the samples (counted over all of them), in an order that does not depend on the
+// threads: chunk(i, m, terms) fills terms[k][0 ... m - 1] for elements i ... i + m - 1, and sums.parts[k * all + part]
+// gets the sum of part.
 template <class C, int kSums, class Chunk>
-static void sum_parts(double* sums, int64_t all_parts, int64_t inner, int64_t begin, int64_t end, const Chunk& chunk) {
-  const int64_t parts = (inner + kPart - 1) / kPart;  // of a sample
+static void sum_parts(const SampleSums& sums, int64_t inner, const Range& range, const Chunk& chunk) {
   C terms[kSums][kChunk + kLanes];
   // a chunk is whole samples where they fit, else a piece of one part: the order of every sum is fixed
   const int64_t together = inner <= kChunk ? kChunk / inner : 1;
-  for (int64_t part = begin; part < end; part += together) {
-    const int64_t samples = end - part < together ? end - part : together;
-    const int64_t in_sample = part % parts * kPart, left = inner - in_sample;
-    const int64_t from = part / parts * inner + in_sample;
-    const int64_t to = from + (left < kPart ? left : kPart) + (samples - 1) * inner;
+  for (int64_t part = range.begin; part < range.end; part += together) {
+    const int64_t samples = range.end - part < together ? range.end - part : together;
+    const int64_t in_sample = part % sums.each * sums.part, left = inner - in_sample;
+    const int64_t from = part / sums.each * inner + in_sample;
+    const int64_t to = from + (left < sums.part ? left : sums.part) + (samples - 1) * inner;
     double sum[kSums] = {};
     for (int64_t i = from; i < to; i += kChunk) {
       const int m = to - i < kChunk ? (int)(to - i) : kChunk;
@@ -115,12 +141,21 @@ static void sum_parts(double* sums, int64_t all_parts, int64_t inner, int64_t be
       for (int k = 0; k < kSums; ++k)
         if (inner <= kChunk)
           for (int64_t s = 0; s < samples; ++s)
-            sums[k * all_parts + part + s] = sum_of(terms[k] + s * inner, (int)inner);
+            sums.parts[k * sums.all + part + s] = sum_of(terms[k] + s * inner, (int)inner);
         else
           sum[k] += sum_of(terms[k], m);
     }
-    for (int k = 0; k < kSums && inner > kChunk; ++k) sums[k * all_parts + part] = sum[k];
+    for (int k = 0; k < kSums && inner > kChunk; ++k) sums.parts[k * sums.all + part] = sum[k];
   }
+}
+
+template <class Kernel>
+static void run(const Work<Kernel>& work, const SampleSums& sums, const Range& range) {
+  using C = compute_t<typename Kernel::T>;
+  Noise<Kernel> noise(work);
+  OfSample<Kernel> of(work.kernel);
+  sum_parts<C, Kernel::kSums>(sums, work.inner, range,
+                              [&](int64_t i, int m, auto terms) { chunk(work, noise.get(), of, i, m, terms); });
 }
 
 }  // namespace DGM_LEVEL

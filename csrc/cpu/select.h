@@ -1,30 +1,11 @@
 // A quantile without a sort, of numbers given by their bits: without their sign, floating-point numbers order as their
 // bits do, infinities and NaNs last.
 #pragma once
+#include "../math/magnitude.h"
 #include "chunks.h"
 
 namespace dgm {
 namespace DGM_LEVEL {
-
-template <class C>
-struct Bits;
-template <>
-struct Bits<float> {
-  using type = uint32_t;
-  static constexpr type infinity = 0x7f800000u;
-};
-template <>
-struct Bits<double> {
-  using type = uint64_t;
-  static constexpr type infinity = 0x7ff0000000000000u;
-};
-template <class C>
-using bits_t = typename Bits<C>::type;
-
-template <class C>
-DGM_HD bits_t<C> magnitude(C x) {
-  return bits_as<bits_t<C>>(x) & ~((bits_t<C>)1 << (8 * sizeof(C) - 1));
-}
 
 constexpr int kTopBits = 14;  // of a magnitude, for the first cut: the exponent and a few bits more
 

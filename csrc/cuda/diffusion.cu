@@ -1,0 +1,3 @@
+#include "pointwise.h"
+// the driver first
+#include "../kernels/diffusion_kernels.h"
