@@ -4,6 +4,7 @@ Without a C++ compiler the package installs all the same and runs on its plain t
 `DGMKERN_REQUIRE_NATIVE=1` makes that an error; `DGMKERN_CMAKE_ARGS` adds arguments for CMake.
 """
 
+import importlib.util
 import os
 import pathlib
 import shlex
@@ -58,18 +59,18 @@ class BuildWithCMake(build_ext):
                 raise RuntimeError(f"dgmkern: `{shlex.join(command)}` failed") from error
 
     def cmake_arguments(self, output: pathlib.Path) -> list[str]:
-        import pybind11
         import torch
         from torch.utils.cpp_extension import include_paths
 
         torch_folder = pathlib.Path(torch.__file__).parent
+        pybind11 = importlib.util.find_spec("pybind11")
         return [
             f"-DDGM_VERSION={self.distribution.get_version()}",
             f"-DDGM_OUTPUT={output}",
             f"-DDGM_TORCH_INCLUDE={';'.join(include_paths())}",
             f"-DDGM_TORCH_LIB={torch_folder / 'lib'}",
             f"-DDGM_TORCH_VERSION={torch.__version__}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-Dpybind11_DIR={pathlib.Path(pybind11.origin).parent / 'share' / 'cmake' / 'pybind11' if pybind11 else ''}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             *shlex.split(os.environ.get("DGMKERN_CMAKE_ARGS", "")),

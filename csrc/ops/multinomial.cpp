@@ -69,7 +69,7 @@ class Sparse {
     args.nonzeros = values.numel();
     args.columns = log_probs.size(1);
     args.outside = &outside_;
-#if !defined(DGM_CUDA)
+#if !defined(DGM_NO_SYNC)
     int64_t last = 0;
     for (int64_t n = 0; n <= log_probs.size(0); ++n) {
       const int64_t end = index(crow_, n);
@@ -85,7 +85,7 @@ class Sparse {
   template <class Loop>
   void run(int64_t work, const Loop& loop) const {
     tensors.run_samples(loop, work);
-#if !defined(DGM_CUDA)
+#if !defined(DGM_NO_SYNC)
     if (outside_ >= 0)
       throw std::out_of_range("col_indices: expected columns in [0, " + std::to_string(args.columns) + "), got " +
                               std::to_string(index(col_, outside_)));

@@ -14,7 +14,7 @@ class Steps {
   Steps(const Tensor& t, const Tensor& table, int64_t rows, const Tensor& x, const char* name = "t", int64_t first = 0)
       : t_(checked(t, x, name)), table_(checked(table, rows, x)) {
     table_of_steps_ = {t_.const_data_ptr<int64_t>(), table_.const_data_ptr<double>(), table_.size(1)};
-#if !defined(DGM_CUDA)
+#if !defined(DGM_NO_SYNC)
     for (int64_t i = 0; i < t_.numel(); ++i)
       if (const int64_t step = table_of_steps_.t[i]; step < first || step >= table_of_steps_.count)
         throw std::out_of_range(std::string(name) + ": expected steps in [" + std::to_string(first) + ", " +

@@ -1,0 +1,166 @@
+"""Every op on a device against fp64 on the CPU: what the GPU check runs, without pytest.
+
+`python -m perf.gpu_ops cuda` with DGMKERN_BACKEND=cuda or triton; `python -m perf.gpu_ops cpu` rehearses it where
+DGMKERN_EMULATE=1 or TRITON_INTERPRET=1 lets these kernels run without a GPU. Exit code 1 where anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import dgmkern
+from dgmkern import _library
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "python_tests" / "ops"))
+from cases import CASES, Case
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# tails, one sample over a tile, many over one, samples of several parts, of one element
+SHAPES = ((7, 3, 5, 2), (5, 600), (3, 9000), (4,), (2, 3, 33, 31), (2, 40000), (300, 2), (64, 784))
+
+
+def outputs_and_gradients(
+    function: Callable, x: list[Tensor], how: dict[str, Tensor | int], cotangents: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    x = [t.detach().clone().requires_grad_() for t in x]
+    outputs = function(*x, **how)
+    pairs = [(o, c.to(o.device, o.dtype)) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    differentiable, upstream = zip(*pairs, strict=True)
+    grads = torch.autograd.grad(differentiable, x, upstream, allow_unused=True, materialize_grads=True)
+    return [o.detach() for o in outputs], [*grads]
+
+
+def largest(x: Tensor) -> float:
+    return x.double().abs().max().item() if x.numel() else 0.0
+
+
+def check_accuracy(case: Case, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+    """Forward error at most twice, gradient error at most three times that of eager torch in the same dtype."""
+    x = case.make(shape, dtype)
+    noise = {}
+    if case.draws:
+        noise["noise"] = dgmkern.normal(case.noise_shape(x), 5, dtype=x[case.noise_as].dtype)
+    exact_noise = {k: v.double() for k, v in noise.items()}
+    exact_x = [t.double() for t in x]
+    cotangents = [
+        torch.randn(o.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(dtype)
+        for o in case.eager(*exact_x, **exact_noise)
+    ]
+    exact = outputs_and_gradients(case.eager, exact_x, exact_noise, cotangents)
+    eager = outputs_and_gradients(case.eager, x, noise, cotangents)
+    there = [t.to(device) for t in x]
+    for how in ({k: v.to(device) for k, v in noise.items()}, {"seed": 5}) if case.draws else ({},):
+        ours = outputs_and_gradients(case.call, there, how, cotangents)
+        # in fp64 eager is itself the truth, give or take what sums cost; groups of two cancel
+        slack = torch.finfo(dtype).eps * ((2**16 if case.sums else 16) if dtype == torch.float64 else 1)
+        # where a gradient goes to any of several numbers it comes from plain torch, with an error like eager's own
+        groups = [(2, 0)] + ([(4 if case.ties else 3, 1)] if not case.ties or dtype.itemsize > 2 else [])
+        for factor, which in groups:
+            for a, b, c in zip(ours[which], eager[which], exact[which], strict=True):
+                bound = factor * largest(b - c) + slack * largest(c)
+                error = largest(a.cpu() - c)
+                assert error <= bound, f"{'gradient' if which else 'result'}: error {error:.3g}, allowed {bound:.3g}"
+
+
+def check_layouts(case: Case, device: str) -> None:
+    """channels_last, other strides and an odd offset of the storage give what dense tensors give."""
+    x = [t.to(device) for t in case.make((4, 6, 5, 3))]
+    how = {"seed": 9, "offset": 3} if case.draws else {}
+    expected = case.call(*x, **how)
+    for lay in (
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t.transpose(0, 3).contiguous().transpose(0, 3),
+        lambda t: torch.cat([t.new_zeros(3), t.flatten()])[3:].view(t.shape),
+    ):
+        got = case.call(*[lay(t) if t.dim() == 4 else t for t in x], **how)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)
+
+
+def check_graph(case: Case, device: str) -> None:
+    """A CUDA graph captures the op, draws of seeds included; replay gives fresh noise and right results."""
+    x = [t.to(device) for t in case.make((6, 40))]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        case.call(*x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = case.call(*x)
+    graph.replay()
+    first = [o.clone() for o in captured]
+    graph.replay()
+    torch.cuda.synchronize()
+    same = all(torch.equal(a, b) for a, b in zip(first, captured, strict=True))
+    assert same != (case.draws and case.generates), "replays differ" if not same else "replays repeat their noise"
+    if not case.draws:
+        for a, b in zip(first, case.call(*x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def check_steps_outside(device: str) -> None:
+    """On CUDA a step outside the schedule makes NaN of its sample alone."""
+    schedule = dgmkern.DiffusionSchedule.linear(30)
+    x = torch.randn(4, 3, 8, 8, device=device)
+    for bad in (-1, 30, 2**62, -(2**62)):
+        t = torch.tensor([0, bad, 29, 3], device=device)
+        results = {
+            "q_sample": dgmkern.q_sample(x, t, schedule, seed=1),
+            "p_sample": dgmkern.p_sample(x, x, t, schedule, seed=1),
+            "ddim_step": dgmkern.ddim_step(x, x, t, torch.full_like(t, -1), schedule),
+            "diffusion_mse": dgmkern.diffusion_mse(x, x, t, schedule, seed=1),
+            "vb_terms": dgmkern.vb_terms(x, x, x, t, schedule),
+        }
+        for name, out in results.items():
+            nan = out.isnan().reshape(4, -1)
+            assert nan[1].all(), f"{name}: step {bad} does not give NaN"
+            assert not nan[[0, 2, 3]].any(), f"{name}: step {bad} spoils other samples"
+
+
+def checks(device: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    for case, dtype, shape in itertools.product(CASES, DTYPES, SHAPES):
+        if case.fits(shape):
+            name = f"{case} {str(dtype)[6:]} {shape}"
+            yield name, lambda c=case, s=shape, d=dtype: check_accuracy(c, s, d, device)
+    for case in CASES:
+        if case.fits((4, 6, 5, 3)):
+            yield f"{case} layouts", lambda c=case: check_layouts(c, device)
+        if device != "cpu" and case.fits((6, 40)):
+            yield f"{case} graph", lambda c=case: check_graph(c, device)
+    if device != "cpu" or _library.INTERPRETED or _library.EMULATED:
+        yield "steps outside", lambda: check_steps_outside(device)
+
+
+def main() -> int:
+    """Run everything, whatever fails; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("device", choices=("cuda", "cpu"))
+    parser.add_argument("--only", default="", help="checks whose names contain this")
+    options = parser.parse_args()
+    passed, failed = 0, []
+    for name, check in checks(options.device):
+        if options.only not in name:
+            continue
+        try:
+            check()
+            passed += 1
+        except Exception as error:
+            failed.append(name)
+            print(f"FAILED {name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}", flush=True)
+            if len(failed) <= 3 and not isinstance(error, AssertionError):
+                traceback.print_exc()
+    print(f"{_library.FORCED} on {options.device}: {passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
