@@ -13,15 +13,25 @@ SHORT = 16384  # elements of a sample that stay in registers while its quantile 
 
 @triton.jit
 def _magnitudes(
-    model_out, x_t, x0_by_x, x0_by_out, rows, first, inner, channels, HALVES: tl.constexpr, COLS: tl.constexpr
+    model_out,
+    x_t,
+    by_x,
+    by_out,
+    rows,
+    first,
+    samples,
+    inner,
+    channels,
+    HALVES: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """|x_0| of a tile as integers, -1 where there is no element."""
-    at, mask = elements_of(rows, first, rows + 1, inner, channels, "none", COLS)
+    at, mask = elements_of(rows, first, samples, inner, channels, "none", COLS)
     at_out = at
     if HALVES != "none":
         at_out, _ = at_halves(at, rows, inner, channels, HALVES)
     x = load(x_t + at, mask)
-    raw = raw_x0(x0_by_x.to(x.dtype), x0_by_out.to(x.dtype), x, load(model_out + at_out, mask))
+    raw = raw_x0(by_x.to(x.dtype), by_out.to(x.dtype), x, load(model_out + at_out, mask))
     if x.dtype == tl.float64:
         bits = raw.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
     else:
@@ -31,14 +41,14 @@ def _magnitudes(
 
 @triton.jit
 def _count(bits, bound):
-    """How many of a tile's elements are at most `bound`."""
-    return tl.sum(((bits >= 0) & (bits <= bound)).to(tl.int32))
+    """How many elements of each row are at most `bound` [ROWS, 1]."""
+    return tl.sum(((bits >= 0) & (bits <= bound)).to(tl.int32), 1, keep_dims=True).to(tl.int64)
 
 
 @triton.jit
 def _next(bits, bound, top):
-    """The smallest of them above `bound`, `top` where there is none."""
-    return tl.min(tl.where(bits > bound, bits, top))
+    """The smallest of each row above `bound`, `top` where there is none."""
+    return tl.min(tl.where(bits > bound, bits, top), 1, keep_dims=True)
 
 
 @triton.jit
@@ -57,19 +67,19 @@ def quantile_kernel(
     QUANTILE: tl.constexpr,
     HALVES: tl.constexpr,
     IS_SHORT: tl.constexpr,
+    ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One sample a program: bisection over the bits for the number of the lower rank, then the next one, and linear
-    interpolation, as torch.quantile; NaN where there is one. A long sample is read again for each bit."""
-    row = tl.program_id(0).to(tl.int64)
-    rows = row + tl.zeros([1, 1], tl.int64)
+    """Bisection over the bits for the number of the lower rank, then the next one, and linear interpolation, as
+    torch.quantile; NaN where there is one. A long sample is read again for each bit."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     step = steps_of(t, t_stride, rows, samples)
     by_x, by_out = to_x0(at_step(table, SIGNAL, count, step), at_step(table, SIGMA, count, step), PREDICTION)
-    zero = tl.program_id(0) * 0  # an integer, not a constant, where the loop over columns starts
+    zero = tl.program_id(0) * 0  # an integer of the width of the columns
     if WIDE:
         zero = zero.to(tl.int64)
-    bits = _magnitudes(model_out, x_t, by_x, by_out, rows, zero, inner, channels, HALVES, COLS)
+    bits = _magnitudes(model_out, x_t, by_x, by_out, rows, zero, samples, inner, channels, HALVES, COLS)
     if bits.dtype == tl.int64:
         C: tl.constexpr = tl.float64
         BITS: tl.constexpr = 63
@@ -80,40 +90,41 @@ def quantile_kernel(
         BITS: tl.constexpr = 31
         INFINITY: tl.constexpr = 0x7F800000
         TOP: tl.constexpr = 0x7FFFFFFF
-    position = (inner + tl.zeros([], tl.float64) - 1) * QUANTILE
+    position = (inner + tl.zeros([ROWS, 1], tl.float64) - 1) * QUANTILE
     rank = position.to(tl.int64)
     fraction = position - rank.to(tl.float64)
-    low = tl.sum(bits, 1) * 0
-    low = tl.max(low)
+    low = tl.zeros([ROWS, 1], bits.dtype)
+    infinity = low + INFINITY
     top = low + TOP
     high = top
     for _ in range(BITS):
         middle = low + (high - low) // 2
-        below = tl.zeros([], tl.int64)
+        below = tl.zeros([ROWS, 1], tl.int64)
         if IS_SHORT:
             below += _count(bits, middle)
         else:
             for first in range(zero, inner, COLS):
-                some = _magnitudes(model_out, x_t, by_x, by_out, rows, first, inner, channels, HALVES, COLS)
+                some = _magnitudes(model_out, x_t, by_x, by_out, rows, first, samples, inner, channels, HALVES, COLS)
                 below += _count(some, middle)
-        high = tl.where(below > rank, middle, high)
-        low = tl.where(below > rank, low, tl.minimum(middle + 1, high))
-    upto = tl.zeros([], tl.int64)
-    numbers = tl.zeros([], tl.int64)
+        enough = below > rank
+        high = tl.where(enough, middle, high)
+        low = tl.where(enough, low, tl.minimum(middle + 1, high))
+    upto = tl.zeros([ROWS, 1], tl.int64)
+    numbers = tl.zeros([ROWS, 1], tl.int64)
     following = top
     if IS_SHORT:
         upto += _count(bits, low)
-        numbers += _count(bits, low * 0 + INFINITY)
+        numbers += _count(bits, infinity)
         following = _next(bits, low, top)
     else:
         for first in range(zero, inner, COLS):
-            some = _magnitudes(model_out, x_t, by_x, by_out, rows, first, inner, channels, HALVES, COLS)
+            some = _magnitudes(model_out, x_t, by_x, by_out, rows, first, samples, inner, channels, HALVES, COLS)
             upto += _count(some, low)
-            numbers += _count(some, low * 0 + INFINITY)
+            numbers += _count(some, infinity)
             following = tl.minimum(following, _next(some, low, top))
     a = low.to(C, bitcast=True).to(tl.float64)
     b = following.to(C, bitcast=True).to(tl.float64)
     between = (upto <= rank + 1) & (fraction > 0) & (following != top)
     value = tl.where(between, a + fraction * (b - a), a)
     value = tl.where(numbers < inner, float("nan"), value)
-    tl.store(out + row, tl.where(value < 1.0, 1.0, value))
+    tl.store(out + rows, tl.where(value < 1.0, 1.0, value), rows < samples)
