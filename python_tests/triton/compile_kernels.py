@@ -1,6 +1,6 @@
 """Compile every Triton kernel ahead of time, as the ops launch it, for GPUs that need not be here.
 
-    python compile_kernels.py TARGET ... [--case NAME] [--dtype NAME] [--wide]
+    python compile_kernels.py TARGET ... [--case NAME] [--dtype NAME ...] [--shapes N] [--wide]
 
 Each op runs on CPU tensors with a recorder in place of the launcher, over the contract cases of the op tests, their
 dtypes, layouts and gradients: what is compiled is what would be launched. Prints one JSON line for each kernel, with
@@ -18,15 +18,16 @@ import sys
 import tempfile
 
 os.environ["DGMKERN_BACKEND"] = "reference"  # leaves the CPU to the recorder
-os.environ.pop("TRITON_INTERPRET", None)
-sys.path[:0] = [str(pathlib.Path(__file__).parents[1] / "ops"), str(pathlib.Path(__file__).parents[2])]
+os.environ["TRITON_INTERPRET"] = "0"
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "ops"))
 
 import torch
 import triton
+from cases import CASES
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-import dgmkern
 from dgmkern import _library
 from dgmkern.triton import _launch
 
@@ -46,6 +47,7 @@ TYPES = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
+SHAPES = [(4, 32, 16, 16), (7, 3, 5, 2), (5, 6000), (3, 48)]
 OPTIONS = ("num_warps", "num_stages")
 LARGE = 2**33  # stands for sizes that do not fit into 32 bits
 
@@ -69,7 +71,7 @@ def specialized(kernel, arguments: dict) -> tuple:
     return tuple(signature.items()), tuple(constants.items()), tuple(by_16), tuple(options.items())
 
 
-def recorded(cases: str, dtypes: list[str], wide: bool) -> dict:
+def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide: bool) -> dict:
     """{what is compiled: its kernel} of all launches of the contract cases whose names contain `cases`."""
     found = {}
 
@@ -90,9 +92,6 @@ def recorded(cases: str, dtypes: list[str], wide: bool) -> dict:
         except (ImportError, AttributeError):
             continue
         _library._LIBRARY.impl(name, through_triton(op), "CPU")
-    from cases import CASES
-
-    shapes = [(7, 3, 5, 2), (4, 32, 16, 16), (5, 6000), (3, 48)]
     for case, dtype, shape in itertools.product((c for c in CASES if cases in c.name), dtypes, shapes):
         if not case.fits(shape):
             continue
@@ -136,10 +135,11 @@ def main() -> None:
     parser.add_argument("targets", nargs="+", choices=TARGETS)
     parser.add_argument("--case", default="")
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes, aligned ones first")
     parser.add_argument("--wide", action="store_true", help="also with sizes over 2^31")
     parser.add_argument("--count", action="store_true", help="say how many there are and compile none")
     given = parser.parse_args()
-    found = recorded(given.case, given.dtype, given.wide)
+    found = recorded(given.case, given.dtype, SHAPES[: given.shapes], given.wide)
     if given.count:
         print(len(found))
         return
@@ -153,5 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert dgmkern
     main()
