@@ -63,14 +63,15 @@ class BuildWithCMake(build_ext):
         from torch.utils.cpp_extension import include_paths
 
         torch_folder = pathlib.Path(torch.__file__).parent
-        pybind11 = importlib.util.find_spec("pybind11")
+        pybind11 = importlib.util.find_spec("pybind11")  # optional
+        pybind11_folder = pathlib.Path(pybind11.origin).parent / "share" / "cmake" / "pybind11" if pybind11 else ""
         return [
             f"-DDGM_VERSION={self.distribution.get_version()}",
             f"-DDGM_OUTPUT={output}",
             f"-DDGM_TORCH_INCLUDE={';'.join(include_paths())}",
             f"-DDGM_TORCH_LIB={torch_folder / 'lib'}",
             f"-DDGM_TORCH_VERSION={torch.__version__}",
-            f"-Dpybind11_DIR={pathlib.Path(pybind11.origin).parent / 'share' / 'cmake' / 'pybind11' if pybind11 else ''}",
+            f"-Dpybind11_DIR={pybind11_folder}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             *shlex.split(os.environ.get("DGMKERN_CMAKE_ARGS", "")),

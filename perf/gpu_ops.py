@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "python_tests" / "ops"))
 from cases import CASES, Case
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-# tails, one sample over a tile, many over one, samples of several parts, of one element
-SHAPES = ((7, 3, 5, 2), (5, 600), (3, 9000), (4,), (2, 3, 33, 31), (2, 40000), (300, 2), (64, 784))
+# tails, one sample over a tile, many over one, samples of several parts, of one element; few samples, since at
+# t = 0, which one of more would have, the bound has another formula (python_tests/ops/test_bound.py)
+SHAPES = ((7, 3, 5, 2), (5, 600), (3, 9000), (4,), (2, 3, 33, 31), (2, 40000), (15, 2), (9, 784))
 
 
 def outputs_and_gradients(
@@ -60,12 +61,12 @@ def check_accuracy(case: Case, shape: tuple[int, ...], dtype: torch.dtype, devic
     for how in ({k: v.to(device) for k, v in noise.items()}, {"seed": 5}) if case.draws else ({},):
         ours = outputs_and_gradients(case.call, there, how, cotangents)
         # in fp64 eager is itself the truth, give or take what sums cost; groups of two cancel
-        slack = torch.finfo(dtype).eps * ((2**16 if case.sums else 16) if dtype == torch.float64 else 1)
+        slack = torch.finfo(dtype).eps * ((2**16 if case.sums else 64) if dtype == torch.float64 else 1)
         # where a gradient goes to any of several numbers it comes from plain torch, with an error like eager's own
         groups = [(2, 0)] + ([(4 if case.ties else 3, 1)] if not case.ties or dtype.itemsize > 2 else [])
         for factor, which in groups:
             for a, b, c in zip(ours[which], eager[which], exact[which], strict=True):
-                bound = factor * largest(b - c) + slack * largest(c)
+                bound = factor * largest(b - c) + slack * max(largest(c), 1e-2 if dtype == torch.float64 else 0.0)
                 error = largest(a.cpu() - c)
                 assert error <= bound, f"{'gradient' if which else 'result'}: error {error:.3g}, allowed {bound:.3g}"
 
@@ -126,8 +127,10 @@ def check_steps_outside(device: str) -> None:
             assert not nan[[0, 2, 3]].any(), f"{name}: step {bad} spoils other samples"
 
 
-def checks(device: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    for case, dtype, shape in itertools.product(CASES, DTYPES, SHAPES):
+def checks(device: str, fewer: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    for case, dtype, shape in itertools.product(
+        CASES, DTYPES[1:3] if fewer else DTYPES, SHAPES[::3] if fewer else SHAPES
+    ):
         if case.fits(shape):
             name = f"{case} {str(dtype)[6:]} {shape}"
             yield name, lambda c=case, s=shape, d=dtype: check_accuracy(c, s, d, device)
@@ -145,9 +148,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("device", choices=("cuda", "cpu"))
     parser.add_argument("--only", default="", help="checks whose names contain this")
+    parser.add_argument("--fewer", action="store_true", help="two dtypes, a third of the shapes")
     options = parser.parse_args()
     passed, failed = 0, []
-    for name, check in checks(options.device):
+    for name, check in checks(options.device, options.fewer):
         if options.only not in name:
             continue
         try:

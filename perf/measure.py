@@ -122,9 +122,11 @@ def check(case: Case, inputs: Any, limit_seconds: float) -> tuple[str | None, di
     return None, errors
 
 
-def copies_for_cold(bytes_moved: int) -> int:
+def copies_for_cold(bytes_moved: int, device: str = "cpu") -> int:
     """Sets of inputs to rotate through so that none is still in the last cache when its turn comes again."""
     last = max(caches().values(), default=DEFAULT_LAST_CACHE)
+    if device.startswith("cuda"):
+        last = torch.cuda.get_device_properties(device).L2_cache_size
     wanted = 1 + -(-4 * last // max(bytes_moved, 1))
     return max(2, min(wanted, MAX_COLD_COPIES, MAX_COLD_BYTES // max(bytes_moved, 1)))
 
@@ -151,7 +153,7 @@ def run_case(case: Case, setting: Setting, plan: Plan, stopwatch: Stopwatch | No
     if wrong is not None:
         return CaseResult(case, FAILED_CHECK, wrong)
 
-    copies = copies_for_cold(case.bytes_moved) if plan.cold else 1
+    copies = copies_for_cold(case.bytes_moved, setting.device) if plan.cold else 1
     sets = [inputs, *(case.setup() for _ in range(copies - 1))]
     subjects = {
         name: Subject(rotating(variant, sets), variant.threads or setting.threads)

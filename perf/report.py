@@ -96,9 +96,10 @@ def case_table(results: Sequence[CaseResult], *, markdown: bool = False) -> str:
 
 def heading(machine: dict[str, Any], versions: dict[str, Any], setting: dict[str, Any], rate: NormalRate | None) -> str:
     """Machine, versions and measured rates, three lines."""
+    gpu = f"{machine['gpu']['name']}; " if "gpu" in machine else ""
     sizes = ", ".join(f"{level} {size >> 10} KiB" for level, size in machine["caches"].items())
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores ({sizes or 'caches unknown'}), {setting['threads']} threads, "
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores ({sizes or 'caches unknown'}), {setting['threads']} threads, "
         f"dgmkern {machine['capability'] or 'reference only'}, torch {machine['torch_capability']}",
         f"python {versions['python']}, torch {versions['torch']}, commit {versions['commit'] or 'unknown'}, "
         f"{'cold' if setting['cold'] else 'warm'} caches, allocator: {setting['allocator']}",

@@ -11,12 +11,13 @@ template <class C>
 struct LossStepIn {
   C signal, sigma, x0_by_x, x0_by_out, error_by_out, mean_x0, mean_x, precision_q, logvar, logvar_by, gap, clip;
   C grad_mse, grad_vb;
+  C outside;  // 0, or NaN where the step is outside the schedule: the residual of eps uses none of the above
   bool decodes;
 
   DGM_HD C raw_x0(C x, C out) const { return x0_of(x0_by_x, x0_by_out, x, out); }
   DGM_HD C clipped(C x0) const { return clamped(x0, clip); }
   DGM_HD C residual(Prediction prediction, C out, C x0, C eps) const {
-    return out - target_of(prediction, signal, sigma, x0, eps);
+    return out - target_of(prediction, signal, sigma, x0, eps) + outside;
   }
 };
 
@@ -38,7 +39,8 @@ struct LossKernel {
     const double by_vb = grad_vb.grad == nullptr ? 0 : grad_vb.at(n);
     return {(C)s.signal,  (C)s.sigma,  (C)s.x0_by_x,     (C)s.x0_by_out, (C)s.error_by_out,
             (C)s.mean_x0, (C)s.mean_x, (C)s.precision_q, (C)s.logvar,    (C)s.logvar_by,
-            (C)s.gap,     (C)clip,     (C)by_mse,        (C)by_vb,       s.decodes};
+            (C)s.gap,     (C)clip,     (C)by_mse,        (C)by_vb,       s.signal == s.signal ? (C)0 : (C)s.signal,
+            s.decodes};
   }
 };
 

@@ -154,5 +154,8 @@ def cases(setting: Setting) -> list[Case]:
 def sweeps(setting: Setting) -> dict[str, Callable[[int], Case]]:
     return {
         "q_sample/drawn": lambda n: drawn_case(f"q_sample/drawn/{n}", (n // 1000, 1000), torch.float32, setting),
+        "q_sample/drawn/bf16": lambda n: drawn_case(
+            f"q_sample/drawn/bf16/{n}", (n // 1000, 1000), torch.bfloat16, setting
+        ),
         "q_sample/given": lambda n: given_case(f"q_sample/given/{n}", (n // 1000, 1000), torch.float32, setting),
     }

@@ -222,5 +222,6 @@ def sweeps(setting: Setting) -> dict[str, Callable[[int], Case]]:
 
     return {
         "p_sample": lambda n: p_sample_case(f"p_sample/{n}", shape(n), torch.float32, setting),
+        "p_sample/bf16": lambda n: p_sample_case(f"p_sample/bf16/{n}", shape(n), torch.bfloat16, setting),
         "ddim_step": lambda n: ddim_case(f"ddim_step/{n}", shape(n), setting),
     }
