@@ -1,0 +1,168 @@
+"""From torch tensors to the programs of a Triton kernel, and back: dense copies, outputs, tiles, per-sample sums.
+
+Every kernel is launched by `launch`. Kernels see the tensors of an op as [samples, inner] in memory order and work on
+tiles [ROWS, COLS] of it; _tile.py is the same on the device's side.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from ..reference.gaussian import compute_dtype
+from ..reference.layout import empty_as, layout_of
+from ._tile import finish_sum
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TILE = 65536 if INTERPRETED else 1024  # elements of a tile; a program costs the interpreter milliseconds
+PART = 65536 if INTERPRETED else 4096  # elements of a sample that one program sums, at least
+MOST_PARTS = 1024  # of a sample
+
+# compile_kernels.py of the tests sets it, to see launches instead of making them: (kernel, arguments by name)
+hook: Callable[[object, dict], None] | None = None
+
+
+def launch(kernel, programs: int, device: torch.device, *args, **named) -> None:
+    """Run `programs` programs of a kernel on `device`, on its current stream."""
+    if hook is not None:
+        hook(kernel, {**dict(zip(kernel.arg_names, args, strict=False)), **named})
+    elif device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[(programs,)](*args, **named)
+    else:
+        kernel[(programs,)](*args, **named)
+
+
+def power_of_2(n: int) -> int:
+    """The smallest power of 2 that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A per-sample sum: `target` [N] or, where samples are summed in parts, [N, parts] in fp64 is what the kernel
+    writes (by `store_sum`), `how` what becomes of a sum; `Operands.finished` gives the result [N]."""
+
+    target: Tensor
+    how: dict
+
+
+class Operands:
+    """The tensors of an op, all dense in the memory order of the first one, `like`.
+
+    Without `by_sample` they are one long sample, [1, numel]: for ops that treat all samples alike.
+    """
+
+    def __init__(self, like: Tensor, *, by_sample: bool = True, sums: bool = False):
+        self.like = like
+        self.layout = layout_of(like)
+        self.device, self.numel = like.device, like.numel()
+        self.samples = like.shape[0] if like.dim() > 0 else 1
+        self.channels = self.pixels = 1  # of channels_last
+        if self.layout is not torch.contiguous_format:
+            self.channels = like.shape[1]
+            self.pixels = math.prod(like.shape[2:])
+        self._by_sample, self._sums = by_sample or sums, sums
+
+    def dense(self, x: Tensor | None) -> Tensor | None:
+        """An input shaped as the first one, in its memory order: x itself or a copy; None stays None."""
+        return None if x is None else x.contiguous(memory_format=self.layout)
+
+    def out(self) -> Tensor:
+        """An uninitialized output like the first input."""
+        return empty_as(self.like)
+
+    def noise(self, noise: Tensor | None, seed: Tensor | None, offset: int) -> dict:
+        """The arguments `source`, `offset` and `NOISE` of a kernel that uses noise (`eps_of`): the noise given, or the
+        seed to draw it from, by fours where the numbers of all counters fall into one place."""
+        if noise is not None:
+            return {"source": self.dense(noise), "offset": 0, "NOISE": "given"}
+        if self.layout is not torch.contiguous_format:
+            self._by_sample = True  # noise is numbered by sample, channel and pixel
+            fours = offset % 4 == 0 and self.pixels % 4 == 0
+            return {"source": seed, "offset": offset, "NOISE": "fours_last" if fours else "each_last"}
+        fours = offset % 4 == 0 and (not self._by_sample or self.samples == 1 or self.numel // self.samples % 4 == 0)
+        return {"source": seed, "offset": offset, "NOISE": "fours" if fours else "each"}
+
+    def halves(self) -> str:
+        """HALVES of a kernel that reads or writes a tensor of twice the channels (`at_halves`)."""
+        return "blocks" if self.layout is torch.contiguous_format else "last"
+
+    @property
+    def inner(self) -> int:
+        """Elements of a sample."""
+        return self.numel // max(self.samples, 1) if self._by_sample else self.numel
+
+    @property
+    def part(self) -> int:
+        """Elements of a sample that one program sums: a multiple of COLS, or all."""
+        if self.inner <= PART:
+            return max(self.inner, 1)
+        return power_of_2(max(PART, -(-self.inner // MOST_PARTS)))
+
+    @property
+    def parts(self) -> int:
+        return -(-self.inner // self.part)
+
+    def run(self, kernel, *args, tile: int = TILE, **named) -> None:
+        """Launch `kernel` over all tiles, with those of the arguments below that it takes; nothing where there are no
+        elements."""
+        if self.numel == 0:
+            return
+        samples, inner = self.samples if self._by_sample else 1, self.inner
+        columns = min(tile, max(power_of_2(inner), 4))
+        rows = min(tile // columns, power_of_2(samples))
+        width = self.part if self._sums else columns
+        own = {
+            "samples": samples,
+            "inner": inner,
+            "channels": self.channels,
+            "pixels": self.pixels,
+            "part": width,
+            "IN_PARTS": self.parts > 1,
+            "ROWS": rows,
+            "COLS": columns,
+            "WIDE": inner + columns >= 2**31,
+        }
+        takes = kernel.arg_names
+        named.update((name, value) for name, value in own.items() if name in takes)
+        launch(kernel, -(-samples // rows) * -(-inner // width), self.device, *args, **named)
+
+    def sum(self, *, scale: float = 1.0, shift: float = 0.0, mean: bool = False, weight: Tensor | None = None) -> Sum:
+        """Where a kernel puts per-sample sums: scale sum + shift (scale sum / D + shift for `mean`), rounded to the
+        compute dtype, times weight [N] rounded to it."""
+        how = {"weight": weight, "SCALE": scale, "SHIFT": shift, "MEAN": mean}
+        if self.numel > 0 and self.parts > 1:
+            return Sum(self.like.new_empty((self.samples, self.parts), dtype=torch.float64), how)
+        make = self.like.new_zeros if self.numel == 0 else self.like.new_empty
+        return Sum(make((self.samples,), dtype=compute_dtype(self.like)), how)
+
+    def finished(self, sums: Sum) -> Tensor:
+        """The sums [N]; parts are added in a fixed order."""
+        if sums.target.dim() == 1:
+            return sums.target
+        result = self.like.new_empty((self.samples,), dtype=compute_dtype(self.like))
+        launch(
+            finish_sum,
+            self.samples,
+            self.device,
+            sums.target,
+            result,
+            self.parts,
+            self.inner,
+            **sums.how,
+            BLOCK=power_of_2(self.parts),
+        )
+        return result
+
+
+def per_sample(grad: Tensor) -> Tensor:
+    """A gradient [N] as dense numbers."""
+    return grad.contiguous()
+
+
+__all__ = ["INTERPRETED", "TILE", "Operands", "Sum", "launch", "per_sample", "power_of_2", "triton"]
