@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from ..reference.gaussian import compute_dtype
@@ -85,7 +84,7 @@ class Operands:
             self._by_sample = True  # noise is numbered by sample, channel and pixel
             fours = offset % 4 == 0 and self.pixels % 4 == 0
             return {"source": seed, "offset": offset, "NOISE": "fours_last" if fours else "each_last"}
-        fours = offset % 4 == 0 and (not self._by_sample or self.samples == 1 or self.numel // self.samples % 4 == 0)
+        fours = offset % 4 == 0 and (not self._by_sample or self.samples == 1 or self.inner % 4 == 0)
         return {"source": seed, "offset": offset, "NOISE": "fours" if fours else "each"}
 
     def halves(self) -> str:
@@ -163,6 +162,3 @@ class Operands:
 def per_sample(grad: Tensor) -> Tensor:
     """A gradient [N] as dense numbers."""
     return grad.contiguous()
-
-
-__all__ = ["INTERPRETED", "TILE", "Operands", "Sum", "launch", "per_sample", "power_of_2", "triton"]
