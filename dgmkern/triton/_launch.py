@@ -131,6 +131,21 @@ class Operands:
         named.update((name, value) for name, value in own.items() if name in takes)
         launch(kernel, -(-samples // rows) * -(-inner // width), self.device, *args, **named)
 
+    def run_samples(self, kernel, *args, tile: int, **named) -> None:
+        """Launch `kernel` with all elements of a sample in one program, which goes over tiles of at most `tile`."""
+        columns = min(tile, max(power_of_2(self.inner), 4))
+        rows = min(max(TILE // columns, 1), power_of_2(self.samples))
+        own = {
+            "samples": self.samples,
+            "inner": self.inner,
+            "channels": self.channels,
+            "ROWS": rows,
+            "COLS": columns,
+            "WIDE": self.inner + columns >= 2**31,
+            "num_warps": min(16, max(4, columns // 1024)),
+        }
+        launch(kernel, -(-self.samples // rows), self.device, *args, **own, **named)
+
     def sum(self, *, scale: float = 1.0, shift: float = 0.0, mean: bool = False, weight: Tensor | None = None) -> Sum:
         """Where a kernel puts per-sample sums: scale sum + shift (scale sum / D + shift for `mean`), rounded to the
         compute dtype, times weight [N] rounded to it."""

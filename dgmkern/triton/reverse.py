@@ -5,109 +5,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import INTERPRETED, Operands, launch, power_of_2
+from ._launch import Operands
 from ._math import exp_of
+from ._quantile import SHORT, quantile_kernel
 from ._random import eps_of
-from ._schedule import (
-    MEAN_X,
-    MEAN_X0,
-    SIGMA,
-    SIGNAL,
-    at_step,
-    ddim,
-    dpm_solver,
-    level_after,
-    log_variance,
-    steps_of,
-    to_x0,
-)
+from ._reverse_step import limits_of, raw_x0, step_of
 from ._tile import at_halves, elements_of, load, store, tile_of
-
-ONE_TILE = 16384  # elements of a sample that stay in registers while its quantile is searched
-
-
-@triton.jit
-def _step_of(
-    t,
-    t_stride,
-    t_next,
-    next_stride,
-    t_last,
-    last_stride,
-    table,
-    count,
-    rows,
-    samples,
-    SOLVER: tl.constexpr,
-    PREDICTION: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    ETA: tl.constexpr,
-    CLIPS: tl.constexpr,
-    C: tl.constexpr,
-):
-    """The steps of samples, [ROWS, 1] in the compute dtype C: with x0 = clip(x0_by_x x + x0_by_out out),
-
-    next = by_x x + by_x0 x0 + by_last last + sigma eps, with by_out out in place of by_x0 x0 where nothing is clipped:
-    there x0 is never formed, since at high noise it is a small difference of large numbers.
-    log sigma^2 of a learned variance is logvar + logvar_by v; sigma is 0 at the end, where `ends`.
-    """
-    step = steps_of(t, t_stride, rows, samples)
-    signal = at_step(table, SIGNAL, count, step)
-    sigma = at_step(table, SIGMA, count, step)
-    x0_by_x, x0_by_out = to_x0(signal, sigma, PREDICTION)
-    drawn = signal * 0.0
-    by_last = drawn
-    logvar = drawn
-    logvar_by = drawn
-    if SOLVER == "ddpm":
-        by_x = at_step(table, MEAN_X, count, step)
-        by_x0 = at_step(table, MEAN_X0, count, step)
-        logvar, logvar_by = log_variance(table, count, step, VARIANCE)
-        drawn = tl.where(step == 0, 0.0, tl.exp(logvar / 2))
-    else:
-        signal_next, sigma_next = level_after(table, count, steps_of(t_next, next_stride, rows, samples))
-        if SOLVER == "ddim":
-            by_x, by_x0, drawn = ddim(signal, sigma, signal_next, sigma_next, ETA)
-        elif t_last is None:
-            by_x, by_x0, by_last = dpm_solver(signal, sigma, signal_next, sigma_next, signal, sigma, False)
-        else:
-            last = steps_of(t_last, last_stride, rows, samples)
-            signal_last = at_step(table, SIGNAL, count, last)
-            sigma_last = at_step(table, SIGMA, count, last)
-            by_x, by_x0, by_last = dpm_solver(
-                signal, sigma, signal_next, sigma_next, signal_last, sigma_last, True
-            )
-    by_out = by_x0 * x0_by_out
-    if not CLIPS:
-        by_x += by_x0 * x0_by_x
-    return (
-        x0_by_x.to(C),
-        x0_by_out.to(C),
-        by_x.to(C),
-        by_out.to(C),
-        by_x0.to(C),
-        by_last.to(C),
-        drawn.to(C),
-        logvar.to(C),
-        logvar_by.to(C),
-        step == 0,
-    )
-
-
-@triton.jit
-def _raw_x0(x0_by_x, x0_by_out, x, out):
-    """An infinite x plays no part where the model predicts x_0 itself."""
-    return tl.where(x0_by_x == 0, 0.0, x0_by_x * x) + x0_by_out * out
-
-
-@triton.jit
-def _limits(bound, rows, samples, CLIP: tl.constexpr, C: tl.constexpr):
-    """Where x0 is clipped, and the factor of it inside: bounds of the samples, or one for all."""
-    if bound is None:
-        limit = tl.full(rows.shape, CLIP, C)
-        return limit, tl.full(rows.shape, 1.0, C)
-    limits = tl.load(bound + rows, rows < samples, other=1.0)
-    return limits.to(C), (1.0 / limits).to(C)
+from .diffusion import scheduled
 
 
 @triton.jit
@@ -152,7 +56,7 @@ def _step_kernel(
         at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
     x = load(x_t + at, mask)
     out = load(model_out + at_out, mask)
-    x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = _step_of(
+    x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
         t,
         t_stride,
         t_next,
@@ -170,9 +74,9 @@ def _step_kernel(
         CLIPS,
         x.dtype,
     )
-    kept = _raw_x0(x0_by_x, x0_by_out, x, out)
+    kept = raw_x0(x0_by_x, x0_by_out, x, out)
     if CLIPS:
-        limit, scale = _limits(bound, rows, samples, CLIP, x.dtype)
+        limit, scale = limits_of(bound, rows, samples, CLIP, x.dtype)
         end = limit if bound is None else limit * 0.0 + 1.0
         kept = tl.where(kept > limit, end, tl.where(kept < -limit, -end, kept * scale))
         result = by_x * x + by_x0 * kept
@@ -234,7 +138,7 @@ def _backward_kernel(
     if HALVES != "none":
         at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
     g = load(grad + at, mask)
-    x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = _step_of(
+    x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
         t,
         t_stride,
         t_next,
@@ -253,19 +157,19 @@ def _backward_kernel(
         g.dtype,
     )
     if CLIPS:
-        by_out_total = by_x0 * g
+        by_kept = by_x0 * g
     else:
-        by_out_total = g * 0.0
+        by_kept = tl.zeros_like(g)
     if grad_x0 is not None:
-        by_out_total += load(grad_x0 + at, mask)
+        by_kept += load(grad_x0 + at, mask)
     if CLIPS:
-        limit, scale = _limits(bound, rows, samples, CLIP, g.dtype)
-        raw = _raw_x0(x0_by_x, x0_by_out, load(x_t + at, mask), load(model_out + at_out, mask))
-        by_out_total = tl.where((raw > limit) | (raw < -limit), 0.0, by_out_total * scale)
-        store(dout + at_out, x0_by_out * by_out_total, mask)
+        limit, scale = limits_of(bound, rows, samples, CLIP, g.dtype)
+        raw = raw_x0(x0_by_x, x0_by_out, load(x_t + at, mask), load(model_out + at_out, mask))
+        by_kept = tl.where((raw > limit) | (raw < -limit), 0.0, by_kept * scale)
+        store(dout + at_out, x0_by_out * by_kept, mask)
     else:
-        store(dout + at_out, by_out * g + x0_by_out * by_out_total, mask)
-    store(dx + at, by_x * g + x0_by_x * by_out_total, mask)
+        store(dout + at_out, by_out * g + x0_by_out * by_kept, mask)
+    store(dx + at, by_x * g + x0_by_x * by_kept, mask)
     if dlast is not None:
         store(dlast + at, by_last * g, mask)
     if NOISE != "none":
@@ -274,4 +178,108 @@ def _backward_kernel(
         sigma = tl.where(ends, 0.0, exp_of(0.5 * (logvar + logvar_by * v)))
         store(dout + at_out + to_second, 0.5 * logvar_by * (g * eps * sigma), mask)
     elif HALVES != "none":
-        store(dout + at_out + to_second, g * 0.0, mask)  # the half that plays no part
+        store(dout + at_out + to_second, tl.zeros_like(g), mask)  # the half that plays no part
+
+
+def _has_halves(model_out: Tensor, x: Tensor) -> bool:
+    """Whether the model gives a variance too, in a second half of the channels."""
+    return x.dim() >= 2 and model_out.shape[1] == 2 * x.shape[1]
+
+
+def _strided(t: Tensor | None) -> tuple[Tensor | None, int]:
+    return (None, 0) if t is None else (t, t.stride(0))
+
+
+def _steps(tensors: Operands, model_out, bound, t, t_next, t_last, table) -> tuple:
+    """The arguments of a kernel that say which steps, from `bound` on; and HALVES."""
+    t, t_stride, table, count = scheduled(t, table)
+    return (
+        None if bound is None else bound.contiguous(),
+        *(t, t_stride, *_strided(t_next), *_strided(t_last), table, count),
+    ), tensors.halves() if _has_halves(model_out, tensors.like) else "none"
+
+
+def _step(x0: Tensor | None, next: Tensor, tensors: Operands, model_out: Tensor, x_t: Tensor, x0_last, bound, *args):
+    t, t_next, t_last, table, noise, seed, offset, solver, prediction, variance, eta, clip = args
+    steps, halves = _steps(tensors, model_out, bound, t, t_next, t_last if x0_last is not None else None, table)
+    draws = solver == "ddpm" or (solver == "ddim" and eta != 0)
+    drawn = tensors.noise(noise, seed, offset) if draws else NO_NOISE
+    tensors.run(
+        _step_kernel,
+        *(tensors.dense(model_out), tensors.dense(x_t), tensors.dense(x0_last), *steps, next, x0),
+        **drawn,
+        SOLVER=solver,
+        PREDICTION=prediction,
+        VARIANCE=variance,
+        ETA=eta,
+        CLIP=clip,
+        HALVES=halves,
+    )
+
+
+NO_NOISE = {"source": None, "offset": 0, "NOISE": "none"}
+
+
+def reverse_step(model_out: Tensor, x_t: Tensor, *args) -> Tensor:
+    """The sample at t_next: see `reverse_step_x0`."""
+    tensors = Operands(x_t)
+    next = tensors.out()
+    _step(None, next, tensors, model_out, x_t, *args)
+    return next
+
+
+def reverse_step_x0(model_out: Tensor, x_t: Tensor, *args) -> tuple[Tensor, Tensor]:
+    """(the sample at t_next, the predicted x_0). Further arguments: x0_last, bound, t, t_next, t_last, table, noise,
+    seed, offset, solver, prediction, variance, eta, clip."""
+    tensors = Operands(x_t)
+    next, x0 = tensors.out(), tensors.out()
+    _step(x0, next, tensors, model_out, x_t, *args)
+    return next, x0
+
+
+def reverse_step_x0_backward(
+    grad: Tensor, grad_x0: Tensor | None, model_out: Tensor, x_t: Tensor, x0_last: Tensor | None, bound, *args
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by model_out, x_t and x0_last (empty where there is none)."""
+    t, t_next, t_last, table, noise, seed, offset, solver, prediction, variance, eta, clip = args
+    tensors = Operands(x_t)
+    dout = torch.empty_like(model_out, memory_format=tensors.layout)
+    dx, dlast = tensors.out(), None if x0_last is None else tensors.out()
+    steps, halves = _steps(tensors, model_out, bound, t, t_next, t_last if x0_last is not None else None, table)
+    learned = solver == "ddpm" and variance.startswith("learned")
+    tensors.run(
+        _backward_kernel,
+        *(tensors.dense(x) for x in (grad, grad_x0, model_out, x_t)),
+        *(*steps, dout, dx, dlast),
+        **(tensors.noise(noise, seed, offset) if learned else NO_NOISE),
+        SOLVER=solver,
+        PREDICTION=prediction,
+        VARIANCE=variance,
+        ETA=eta,
+        CLIP=clip,
+        HALVES=halves,
+    )
+    return dout, dx, x_t.new_empty(0) if dlast is None else dlast
+
+
+def reverse_step_backward(grad: Tensor, *args) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for `reverse_step`."""
+    return reverse_step_x0_backward(grad, None, *args)
+
+
+def dynamic_bound(model_out: Tensor, x_t: Tensor, t: Tensor, table: Tensor, prediction: str, quantile: float) -> Tensor:
+    """max(1, the quantile of |x_0| over each sample), fp64 [N] (Saharia et al. 2022, section 2.3)."""
+    tensors = Operands(x_t)
+    if tensors.numel == 0:
+        return x_t.new_ones(x_t.shape[:1], dtype=torch.float64)
+    out = x_t.new_empty(x_t.shape[:1], dtype=torch.float64)
+    tensors.run_samples(
+        quantile_kernel,
+        *(tensors.dense(model_out), tensors.dense(x_t), *scheduled(t, table), out),
+        tile=SHORT,
+        PREDICTION=prediction,
+        QUANTILE=quantile,
+        HALVES=tensors.halves() if _has_halves(model_out, x_t) else "none",
+        IS_SHORT=tensors.inner <= SHORT,
+    )
+    return out
