@@ -57,14 +57,15 @@ def exp_of(x):
     """e^x within 1 ulp; overflows to inf, goes to 0 through subnormals; NaN stays NaN."""
     if x.dtype == tl.float64:
         return tl.exp(x)
-    x = tl.where(x < -105.0, -105.0, x)  # in this form a NaN passes
-    x = tl.where(x > 89.0, 89.0, x)
-    e, k = _exp_of_rest(x)
-    # times 2^n in two exact steps: neither factor over- or underflows by itself
-    half = k >> 1
-    low = ((half + 127) << 23).to(tl.float32, bitcast=True)
-    high = ((k - half + 127) << 23).to(tl.float32, bitcast=True)
-    return e * low * high
+    else:
+        x = tl.where(x < -105.0, -105.0, x)  # in this form a NaN passes
+        x = tl.where(x > 89.0, 89.0, x)
+        e, k = _exp_of_rest(x)
+        # times 2^n in two exact steps: neither factor over- or underflows by itself
+        half = k >> 1
+        low = ((half + 127) << 23).to(tl.float32, bitcast=True)
+        high = ((k - half + 127) << 23).to(tl.float32, bitcast=True)
+        return e * low * high
 
 
 @triton.jit
@@ -72,8 +73,9 @@ def exp_of_negative(x):
     """e^x for x <= 0, 0 where it would be subnormal."""
     if x.dtype == tl.float64:
         return tl.exp(x)
-    e, k = _exp_of_rest(tl.where(x < -88.0, -88.0, x))
-    return tl.where(x < -87.33, 0.0, e * ((k + 127) << 23).to(tl.float32, bitcast=True))
+    else:
+        e, k = _exp_of_rest(tl.where(x < -88.0, -88.0, x))
+        return tl.where(x < -87.33, 0.0, e * ((k + 127) << 23).to(tl.float32, bitcast=True))
 
 
 @triton.jit

@@ -55,24 +55,26 @@ def log_of(x):
     """ln x for normal x > 0, within 1 ulp or 6e-8, whichever is more (fp64: the library's); inf and NaN stay."""
     if x.dtype == tl.float64:
         return tl.log(x)
-    bits = x.to(tl.int32, bitcast=True)
-    octaves = (bits - 0x3F3504F4) >> 23  # x = m 2^octaves, sqrt(1/2) <= m < sqrt(2)
-    n = octaves.to(tl.float32)
-    f = (bits - (octaves << 23)).to(tl.float32, bitcast=True) - 1.0
-    # n ln 2 in two pieces, the first of them exact
-    small = multiply_add(f * f, horner(f, _LOG, 9), n * _LN_2[1])
-    ln = multiply_add(n, _LN_2[0], f + small)
-    return tl.where(x < 3.4e38, ln, x)
+    else:
+        bits = x.to(tl.int32, bitcast=True)
+        octaves = (bits - 0x3F3504F4) >> 23  # x = m 2^octaves, sqrt(1/2) <= m < sqrt(2)
+        n = octaves.to(tl.float32)
+        f = (bits - (octaves << 23)).to(tl.float32, bitcast=True) - 1.0
+        # n ln 2 in two pieces, the first of them exact
+        small = multiply_add(f * f, horner(f, _LOG, 9), n * _LN_2[1])
+        ln = multiply_add(n, _LN_2[0], f + small)
+        return tl.where(x < 3.4e38, ln, x)
 
 
 @triton.jit
 def mills_ratio(a):
     """M(a) = Q(a) / phi(a) of N(0, 1) for a >= 0: within 5 ulp (fp64: 3 ulp)."""
     if a.dtype == tl.float64:
-        r64 = 1.0 / (a + 4.0)
-        return r64 * horner(multiply_add(r64, -8.0, 1.0), _MILLS64, 24)
-    r = 1.0 / (a + 3.0)
-    return r * horner(multiply_add(r, -6.0, 1.0), _MILLS32, 11)
+        r = 1.0 / (a + 4.0)
+        return r * horner(multiply_add(r, -8.0, 1.0), _MILLS64, 24)
+    else:
+        r = 1.0 / (a + 3.0)
+        return r * horner(multiply_add(r, -6.0, 1.0), _MILLS32, 11)
 
 
 @triton.jit

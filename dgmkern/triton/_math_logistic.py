@@ -20,7 +20,8 @@ def log1p_of_unit(y):
     if y.dtype == tl.float64:
         x = 1.0 + y
         return tl.log(x) + (y - (x - 1.0)) / x  # what rounding took from 1 + y
-    return multiply_add(y * y, horner(y, _LOG1P, 9), y)
+    else:
+        return multiply_add(y * y, horner(y, _LOG1P, 9), y)
 
 
 @triton.jit

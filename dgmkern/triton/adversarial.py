@@ -23,11 +23,12 @@ def real_loss(x, KIND: tl.constexpr):
     """The discriminator's loss on the score of a real sample."""
     if KIND == "least_squares":
         return 0.5 * (x - 1.0) * (x - 1.0)
-    if KIND == "wasserstein":
+    elif KIND == "wasserstein":
         return -x
-    if KIND == "hinge":
+    elif KIND == "hinge":
         return tl.where(x > 1.0, 0.0, 1.0 - x)
-    return softplus(-x)
+    else:
+        return softplus(-x)
 
 
 @triton.jit
@@ -35,11 +36,12 @@ def fake_loss(x, KIND: tl.constexpr):
     """Its loss on the score of a generated sample."""
     if KIND == "least_squares":
         return 0.5 * x * x
-    if KIND == "wasserstein":
+    elif KIND == "wasserstein":
         return x
-    if KIND == "hinge":
+    elif KIND == "hinge":
         return tl.where(x < -1.0, 0.0, 1.0 + x)
-    return softplus(x)
+    else:
+        return softplus(x)
 
 
 @triton.jit
@@ -47,11 +49,12 @@ def generator_loss(x, KIND: tl.constexpr):
     """The generator's loss on that score."""
     if KIND == "minmax":
         return -softplus(x)
-    if KIND == "nonsaturating":
+    elif KIND == "nonsaturating":
         return softplus(-x)
-    if KIND == "least_squares":
+    elif KIND == "least_squares":
         return 0.5 * (x - 1.0) * (x - 1.0)
-    return -x
+    else:
+        return -x
 
 
 @triton.jit
@@ -59,11 +62,12 @@ def real_slope(x, KIND: tl.constexpr):
     """The derivative of `real_loss`; at the kink of the hinge 0, as torch's relu has it."""
     if KIND == "least_squares":
         return x - 1.0
-    if KIND == "wasserstein":
+    elif KIND == "wasserstein":
         return tl.zeros_like(x) - 1.0
-    if KIND == "hinge":
+    elif KIND == "hinge":
         return tl.where(x >= 1.0, 0.0, tl.zeros_like(x) - 1.0)
-    return -sigmoid(-x)
+    else:
+        return -sigmoid(-x)
 
 
 @triton.jit
@@ -71,11 +75,12 @@ def fake_slope(x, KIND: tl.constexpr):
     """The derivative of `fake_loss`."""
     if KIND == "least_squares":
         return x
-    if KIND == "wasserstein":
+    elif KIND == "wasserstein":
         return tl.zeros_like(x) + 1.0
-    if KIND == "hinge":
+    elif KIND == "hinge":
         return tl.where(x <= -1.0, 0.0, tl.zeros_like(x) + 1.0)
-    return sigmoid(x)
+    else:
+        return sigmoid(x)
 
 
 @triton.jit
@@ -83,11 +88,12 @@ def generator_slope(x, KIND: tl.constexpr):
     """The derivative of `generator_loss`."""
     if KIND == "minmax":
         return -sigmoid(x)
-    if KIND == "nonsaturating":
+    elif KIND == "nonsaturating":
         return -sigmoid(-x)
-    if KIND == "least_squares":
+    elif KIND == "least_squares":
         return x - 1.0
-    return tl.zeros_like(x) - 1.0
+    else:
+        return tl.zeros_like(x) - 1.0
 
 
 @triton.jit
@@ -172,17 +178,18 @@ def _slopes_kernel(
     BLOCK: tl.constexpr,
 ):
     """Gradients by the scores; a loss whose gradient is None plays no part. The first programs have the real ones."""
-    program = tl.program_id(0)
-    if program < real_programs:
-        at = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        mask = at < reals
-        x = load(real + at, mask)
-        slope = tl.zeros_like(x)
-        if grad_d is not None:
-            slope = (tl.load(grad_d).to(tl.float64) / reals).to(x.dtype) * real_slope(x, KIND)
-        store(dreal + at, slope, mask)
-    else:
-        at = (program - real_programs).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0).to(tl.int64)
+    if real is not None:
+        if program < real_programs:
+            at = program * BLOCK + tl.arange(0, BLOCK)
+            mask = at < reals
+            x = load(real + at, mask)
+            slope = tl.zeros_like(x)
+            if grad_d is not None:
+                slope = (tl.load(grad_d).to(tl.float64) / reals).to(x.dtype) * real_slope(x, KIND)
+            store(dreal + at, slope, mask)
+    if program >= real_programs:
+        at = (program - real_programs) * BLOCK + tl.arange(0, BLOCK)
         mask = at < fakes
         x = load(fake + at, mask)
         slope = tl.zeros_like(x)
@@ -198,7 +205,8 @@ def _weight(alpha, seed, offset, rows, mask):
     """The weights of samples, [ROWS, 1]: given, or drawn."""
     if alpha is not None:
         return load(alpha + rows, mask)
-    return uniform_of(rows + offset, tl.load(seed))
+    else:
+        return uniform_of(rows + offset, tl.load(seed))
 
 
 @triton.jit

@@ -219,7 +219,8 @@ def _raw_x0(x, out, by_x, by_out, PREDICTION: tl.constexpr):
     """The x_0 that the model's output means; an infinite x plays no part where that is x_0 itself."""
     if PREDICTION == "x0":
         return by_x + by_out * out  # 0 + 1 out; NaN where the step is none
-    return by_x * x + by_out * out
+    else:
+        return by_x * x + by_out * out
 
 
 @triton.jit

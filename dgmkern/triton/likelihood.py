@@ -1,10 +1,11 @@
 """Negative log-likelihoods per sample and their gradients; formulas in _math_likelihood.py."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Operands, per_sample
+from ._launch import INTERPRETED, TILE, Operands, per_sample
 from ._math_likelihood import (
     bernoulli_grad,
     bernoulli_nll as bernoulli,
@@ -80,10 +81,16 @@ def _backward_kernel(
         store(dspread + at, g * by_spread, mask)
 
 
+def _tile(density: str, x: Tensor) -> int:
+    """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
+    narrow = density == "discretized" and x.dtype == torch.float64
+    return min(TILE, 512) if narrow and not INTERPRETED else TILE
+
+
 def _nll(density: str, *parameters: Tensor | None) -> Tensor:
     tensors = Operands(parameters[0], sums=True)
     nll = tensors.sum()
-    tensors.run(_nll_kernel, *map(tensors.dense, parameters), nll.target, DENSITY=density)
+    tensors.run(_nll_kernel, *map(tensors.dense, parameters), nll.target, tile=_tile(density, parameters[0]), DENSITY=density)
     return tensors.finished(nll)
 
 
@@ -91,7 +98,8 @@ def _backward(density: str, grad: Tensor, *parameters: Tensor | None) -> tuple[T
     tensors = Operands(parameters[0])
     grads = tensors.out(), None if parameters[2] is None else tensors.out()
     dense = map(tensors.dense, parameters)
-    tensors.run(_backward_kernel, per_sample(grad), *dense, *grads, DENSITY=density)
+    tile = _tile(density, parameters[0])
+    tensors.run(_backward_kernel, per_sample(grad), *dense, *grads, tile=tile, DENSITY=density)
     return grads
 
 

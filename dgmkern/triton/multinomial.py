@@ -67,11 +67,12 @@ def _csr_kernel(log_probs, crow, col, values, nll, columns, non_zeros, BLOCK: tl
     row = tl.program_id(0).to(tl.int64)
     begin, end, row_fits = _non_zeros_of(crow, row, non_zeros)
     total = tl.zeros([BLOCK], tl.float64)
+    of_row = log_probs + row * columns
     for start in range(begin, end, BLOCK):
         i = start + tl.arange(0, BLOCK)
         column = tl.load(col + i, i < end, other=0).to(tl.int64)
         fits = (column >= 0) & (column < columns)
-        log_p = load(log_probs + row * columns + column, (i < end) & fits)
+        log_p = load(of_row + tl.where(fits, column, 0), (i < end) & fits)
         count = tl.load(values + i, i < end, other=0).to(log_p.dtype)
         terms = tl.where(fits, multinomial(log_p, count), float("nan"))
         total += tl.where(i < end, terms, 0.0).to(tl.float64)
@@ -94,13 +95,13 @@ def _csr_backward_kernel(grad, crow, col, values, dlog_probs, columns, non_zeros
     """One row of a gradient that is 0 so far. Columns that rise are written once; where they do not, each of a column's
     non-zeros writes the sum over all of them."""
     row = tl.program_id(0).to(tl.int64)
-    begin, end, _ = _non_zeros_of(crow, row, non_zeros)
+    begin, end, row_fits = _non_zeros_of(crow, row, non_zeros)
     g = load(grad + row, True)
     falls = tl.zeros([BLOCK], tl.int32)
     for start in range(begin, end, BLOCK):
         i = start + tl.arange(0, BLOCK)
         column, by_log_p = _gradient(values, col, i, end, columns, g)
-        following, _ = _gradient(values, col, i + 1, end, columns, g)
+        following, unused = _gradient(values, col, i + 1, end, columns, g)
         falls |= ((i + 1 < end) & (following <= column)).to(tl.int32)
         store(dlog_probs + row * columns + column, by_log_p, i < end)
     if tl.max(falls, 0) > 0:
@@ -109,8 +110,8 @@ def _csr_backward_kernel(grad, crow, col, values, dlog_probs, columns, non_zeros
             i = start + tl.arange(0, BLOCK)
             column, total = _gradient(values, col, i, end, columns, g)
             total = tl.zeros_like(total)
-            for other in range(begin, end, 64):
-                j = other + tl.arange(0, 64)
+            for other in range(begin, end, 16):
+                j = other + tl.arange(0, 16)
                 of, by_log_p = _gradient(values, col, j, end, columns, g)
                 same = (column[:, None] == of[None, :]) & (j < end)[None, :]
                 total += tl.sum(tl.where(same, by_log_p[None, :], 0.0), 1)
@@ -162,14 +163,14 @@ def _check_csr(log_probs: Tensor, crow: Tensor, col: Tensor, values: Tensor) -> 
     _check_counts("values", values, log_probs)
 
 
-def _run_csr(kernel, first: Tensor, counts: tuple[Tensor, ...], out: Tensor, v: int, most: int) -> None:
+def _run_csr(kernel, first: Tensor, counts: tuple[Tensor, ...], out: Tensor, v: int, most: int, a_warp: int) -> None:
     """A program a row, which takes at most `most` non-zeros at once, and no more than rows have on average."""
     n, non_zeros = out.shape[0], counts[2].numel()
     if n == 0:
         return
     block = min(most, max(32, power_of_2(-(-non_zeros // n))))
     counts = (x.contiguous() for x in counts)
-    launch(kernel, n, out.device, first.contiguous(), *counts, out, v, non_zeros, BLOCK=block)
+    launch(kernel, n, out.device, first.contiguous(), *counts, out, v, non_zeros, BLOCK=block, num_warps=max(1, block // a_warp))
 
 
 def multinomial_nll_csr(log_probs: Tensor, crow: Tensor, col: Tensor, values: Tensor) -> Tensor:
@@ -177,7 +178,7 @@ def multinomial_nll_csr(log_probs: Tensor, crow: Tensor, col: Tensor, values: Te
     _check_csr(log_probs, crow, col, values)
     n, v = log_probs.shape
     nll = log_probs.new_empty((n,), dtype=compute_dtype(log_probs))
-    _run_csr(_csr_kernel, log_probs, (crow, col, values), nll, v, 1024)
+    _run_csr(_csr_kernel, log_probs, (crow, col, values), nll, v, 1024, 256)
     return nll
 
 
@@ -187,5 +188,5 @@ def multinomial_nll_csr_backward(grad: Tensor, log_probs: Tensor, crow: Tensor, 
     n, v = log_probs.shape
     dlog_probs = log_probs.new_zeros((n, v))
     if v > 0:
-        _run_csr(_csr_backward_kernel, grad, (crow, col, values), dlog_probs, v, 64)
+        _run_csr(_csr_backward_kernel, grad, (crow, col, values), dlog_probs, v, 64, 32)
     return dlog_probs

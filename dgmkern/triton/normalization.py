@@ -47,7 +47,8 @@ def _parameter(pointer, at, mask, DEFAULT: tl.constexpr):
     """A parameter of channels in fp64, DEFAULT where it is not given."""
     if pointer is None:
         return tl.where(mask, tl.zeros_like(at).to(tl.float64) + DEFAULT, DEFAULT)
-    return tl.load(pointer + at, mask, other=0.0).to(tl.float64)
+    else:
+        return tl.load(pointer + at, mask, other=0.0).to(tl.float64)
 
 
 @triton.jit
