@@ -36,6 +36,10 @@ def launch(kernel, programs: int, device: torch.device, *args, **named) -> None:
         kernel[(programs,)](*args, **named)
 
 
+def _unfit(name: str, wanted: str, x: Tensor) -> ValueError:
+    return ValueError(f"{name}: expected {wanted}, got {str(x.dtype)[6:]} {list(x.shape)}")
+
+
 def power_of_2(n: int) -> int:
     """The smallest power of 2 that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
@@ -67,9 +71,54 @@ class Operands:
             self.pixels = math.prod(like.shape[2:])
         self._by_sample, self._sums = by_sample or sums, sums
 
-    def dense(self, x: Tensor | None) -> Tensor | None:
-        """An input shaped as the first one, in its memory order: x itself or a copy; None stays None."""
-        return None if x is None else x.contiguous(memory_format=self.layout)
+    def dense(self, x: Tensor | None, name: str = "input") -> Tensor | None:
+        """An input shaped as the first one, in its memory order: x itself or a copy; None stays None.
+
+        Raises ValueError for a tensor of another shape or on another device (the public wrappers check first: this
+        guards raw calls of the ops).
+        """
+        return None if x is None else self.check(x, name).contiguous(memory_format=self.layout)
+
+    def check(self, x: Tensor, name: str = "input") -> Tensor:
+        """x itself, if it is shaped as the first input."""
+        if x.shape != self.like.shape:
+            raise _unfit(name, f"a tensor {list(self.like.shape)} like the others", x)
+        return self._here(x, name)
+
+    def doubled(self, x: Tensor, name: str = "model_out") -> Tensor:
+        """The same for an input of twice the channels: [N, 2 C, ...]."""
+        shape = self.like.shape
+        if x.dim() != len(shape) or x.dim() < 2 or x.shape != (shape[0], 2 * shape[1], *shape[2:]):
+            raise _unfit(name, f"a tensor [N, 2 C, ...] beside {list(shape)}", x)
+        return self._here(x, name).contiguous(memory_format=self.layout)
+
+    def per_sample(self, x: Tensor | None, name: str = "grad", dtype: torch.dtype | None = None) -> Tensor | None:
+        """Numbers of the samples, [N], dense; of the compute dtype unless another is given; None stays None."""
+        if x is None:
+            return None
+        dtype = compute_dtype(self.like) if dtype is None else dtype
+        if x.shape != self.like.shape[:1] or x.dtype is not dtype:
+            raise _unfit(name, f"{str(dtype)[6:]} [{self.samples}], one number per sample", x)
+        return self._here(x, name).contiguous()
+
+    def scheduled(self, t: Tensor, table: Tensor, rows: int = 7) -> tuple[Tensor, int, Tensor, int]:
+        """The arguments t, t_stride, table, count of a kernel; the table has `rows` rows."""
+        if table.dim() != 2 or table.shape[0] != rows or table.dtype is not torch.float64:
+            raise _unfit("table", f"float64 [{rows}, T] of a schedule", table)
+        return *self.steps(t, "t"), self._here(table, "table").contiguous(), table.shape[1]
+
+    def steps(self, t: Tensor | None, name: str) -> tuple[Tensor | None, int]:
+        """Steps of the samples as arguments of a kernel, and their stride; nothing is copied."""
+        if t is None:
+            return None, 0
+        if t.shape != self.like.shape[:1] or self.like.dim() == 0 or t.dtype is not torch.int64:
+            raise _unfit(name, f"int64 [{self.samples}], one step per sample", t)
+        return self._here(t, name), t.stride(0)
+
+    def _here(self, x: Tensor, name: str) -> Tensor:
+        if x.device != self.device:
+            raise ValueError(f"{name}: expected a tensor on {self.device}, got one on {x.device}")
+        return x
 
     def out(self) -> Tensor:
         """An uninitialized output like the first input."""
@@ -79,7 +128,9 @@ class Operands:
         """The arguments `source`, `offset` and `NOISE` of a kernel that uses noise (`eps_of`): the noise given, or the
         seed to draw it from, by fours where the numbers of all counters fall into one place."""
         if noise is not None:
-            return {"source": self.dense(noise), "offset": 0, "NOISE": "given"}
+            return {"source": self.dense(noise, "noise"), "offset": 0, "NOISE": "given"}
+        if seed is None or seed.dtype is not torch.int64 or seed.numel() != 1 or seed.device != self.device:
+            raise ValueError(f"seed: expected an int64 tensor of one element on {self.device} where no noise is given")
         if self.layout is not torch.contiguous_format:
             self._by_sample = True  # noise is numbered by sample, channel and pixel
             fours = offset % 4 == 0 and self.pixels % 4 == 0
@@ -177,5 +228,5 @@ class Operands:
 
 
 def per_sample(grad: Tensor) -> Tensor:
-    """A gradient [N] as dense numbers."""
+    """A gradient [N] as dense numbers, unchecked."""
     return grad.contiguous()

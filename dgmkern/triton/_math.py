@@ -56,7 +56,7 @@ def _exp_of_rest(x):
 def exp_of(x):
     """e^x within 1 ulp; overflows to inf, goes to 0 through subnormals; NaN stays NaN."""
     if x.dtype == tl.float64:
-        return tl.exp(x)
+        result = tl.exp(x)
     else:
         x = tl.where(x < -105.0, -105.0, x)  # in this form a NaN passes
         x = tl.where(x > 89.0, 89.0, x)
@@ -65,17 +65,19 @@ def exp_of(x):
         half = k >> 1
         low = ((half + 127) << 23).to(tl.float32, bitcast=True)
         high = ((k - half + 127) << 23).to(tl.float32, bitcast=True)
-        return e * low * high
+        result = e * low * high
+    return result
 
 
 @triton.jit
 def exp_of_negative(x):
     """e^x for x <= 0, 0 where it would be subnormal."""
     if x.dtype == tl.float64:
-        return tl.exp(x)
+        result = tl.exp(x)
     else:
         e, k = _exp_of_rest(tl.where(x < -88.0, -88.0, x))
-        return tl.where(x < -87.33, 0.0, e * ((k + 127) << 23).to(tl.float32, bitcast=True))
+        result = tl.where(x < -87.33, 0.0, e * ((k + 127) << 23).to(tl.float32, bitcast=True))
+    return result
 
 
 @triton.jit

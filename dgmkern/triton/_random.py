@@ -44,8 +44,10 @@ def philox(counter, seed):
 def _fused(a, b, c):
     """a b + c in fp32 with one rounding; in the interpreter through fp64, since that of Triton 3.6 rounds twice."""
     if _INTERPRETED:
-        return (a.to(tl.float64) * b + c).to(tl.float32)
-    return tl.fma(a, tl.zeros_like(a) + b, tl.zeros_like(a) + c)
+        result = (a.to(tl.float64) * b + c).to(tl.float32)
+    else:
+        result = tl.fma(a, tl.zeros_like(a) + b, tl.zeros_like(a) + c)
+    return result
 
 
 @triton.jit
@@ -138,15 +140,15 @@ def eps_of(
     """The noise of a tile (`rows`, `first`: `tile_of`; `at`, `mask`: `elements_of`) in fp32, or in the compute dtype
     where it is given. See `Operands.noise`."""
     if NOISE == "given":
-        return load(source + at, mask)
-    seed = tl.load(source)
-    start = rows * inner + offset
-    if NOISE == "fours" or NOISE == "fours_last":
+        eps = load(source + at, mask)
+    elif NOISE == "fours" or NOISE == "fours_last":
         group = first // 4 + tl.arange(0, COLS // 4)[None, :]
         if NOISE == "fours_last":  # the counter of four pixels: they are pixels / 4 to a channel
             group = group % channels * (pixels // 4) + group // channels
-        return by_fours((start >> 2) + group, seed, ROWS, COLS)
-    number = first + tl.arange(0, COLS)[None, :]
-    if NOISE == "each_last":
-        number = number % channels * pixels + number // channels
-    return normal_of(start + number, seed)
+        eps = by_fours(((rows * inner + offset) >> 2) + group, tl.load(source), ROWS, COLS)
+    else:
+        number = first + tl.arange(0, COLS)[None, :]
+        if NOISE == "each_last":
+            number = number % channels * pixels + number // channels
+        eps = normal_of(rows * inner + offset + number, tl.load(source))
+    return eps

@@ -66,9 +66,7 @@ def step_of(
             last = steps_of(t_last, last_stride, rows, samples)
             signal_last = at_step(table, SIGNAL, count, last)
             sigma_last = at_step(table, SIGMA, count, last)
-            by_x, by_x0, by_last = dpm_solver(
-                signal, sigma, signal_next, sigma_next, signal_last, sigma_last, True
-            )
+            by_x, by_x0, by_last = dpm_solver(signal, sigma, signal_next, sigma_next, signal_last, sigma_last, True)
     by_out = by_x0 * x0_by_out
     if not CLIPS:
         by_x += by_x0 * x0_by_x
@@ -97,6 +95,9 @@ def limits_of(bound, rows, samples, CLIP: tl.constexpr, C: tl.constexpr):
     """Where x0 is clipped, and the factor of it inside: bounds of the samples, or one for all."""
     if bound is None:
         limit = tl.full(rows.shape, CLIP, C)
-        return limit, tl.full(rows.shape, 1.0, C)
-    limits = tl.load(bound + rows, rows < samples, other=1.0)
-    return limits.to(C), (1.0 / limits).to(C)
+        factor = tl.full(rows.shape, 1.0, C)
+    else:
+        limits = tl.load(bound + rows, rows < samples, other=1.0)
+        limit = limits.to(C)
+        factor = (1.0 / limits).to(C)
+    return limit, factor

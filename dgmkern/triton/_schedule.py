@@ -6,7 +6,6 @@ A step outside the schedule gives NaN, never a read outside the table. `table` i
 import triton
 import triton.language as tl
 
-NAN = tl.constexpr(float("nan"))
 SIGNAL = tl.constexpr(0)  # rows of DiffusionSchedule.p_table, the first two those of q_table
 SIGMA = tl.constexpr(1)
 MEAN_X0 = tl.constexpr(2)
@@ -26,7 +25,7 @@ def steps_of(t, t_stride, rows, samples):
 def at_step(table, row: tl.constexpr, count, step):
     """Row `row` of the table at steps."""
     inside = (step >= 0) & (step < count)
-    return tl.where(inside, tl.load(table + row * count + tl.where(inside, step, 0)), NAN)
+    return tl.where(inside, tl.load(table + row * count + tl.where(inside, step, 0)), float("nan"))
 
 
 @triton.jit

@@ -41,8 +41,10 @@ def elements_of(rows, first, samples, inner, channels, NOISE: tl.constexpr, COLS
 def at_halves(at, rows, inner, channels, HALVES: tl.constexpr):
     """Where the same elements lie in the first half of a tensor of twice the channels, and the way to the second."""
     if HALVES == "last":
-        return at // channels * (2 * channels) + at % channels, channels
-    return at + rows * inner, inner
+        first, way = at // channels * (2 * channels) + at % channels, channels
+    else:
+        first, way = at + rows * inner, inner
+    return first, way
 
 
 @triton.jit

@@ -114,7 +114,7 @@ def _posterior_backward_kernel(
 
 
 def scheduled(t: Tensor, table: Tensor) -> tuple[Tensor, int, Tensor, int]:
-    """The arguments t, t_stride, table, count of a kernel."""
+    """The arguments t, t_stride, table, count of a kernel, unchecked."""
     return t, t.stride(0), table.contiguous(), table.shape[1]
 
 
@@ -123,7 +123,7 @@ def q_sample(x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: T
     tensors = Operands(x0)
     x_t = tensors.out()
     drawn = tensors.noise(noise, seed, offset)
-    tensors.run(_q_sample_kernel, tensors.dense(x0), *scheduled(t, table), x_t, None, **drawn, TARGET="none")
+    tensors.run(_q_sample_kernel, tensors.dense(x0), *tensors.scheduled(t, table, 2), x_t, None, **drawn, TARGET="none")
     return x_t
 
 
@@ -131,18 +131,24 @@ def q_sample_target(
     x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int, target: str
 ) -> tuple[Tensor, Tensor]:
     """(x_t, what the model is to predict): eps, or v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0."""
+    if target not in ("eps", "v"):
+        raise ValueError(f"target: expected 'eps' or 'v', got {target!r}")
     tensors = Operands(x0)
     x_t, wanted = tensors.out(), tensors.out()
     drawn = tensors.noise(noise, seed, offset)
-    tensors.run(_q_sample_kernel, tensors.dense(x0), *scheduled(t, table), x_t, wanted, **drawn, TARGET=target)
+    tensors.run(
+        _q_sample_kernel, tensors.dense(x0), *tensors.scheduled(t, table, 2), x_t, wanted, **drawn, TARGET=target
+    )
     return x_t, wanted
 
 
 def q_sample_backward(grad: Tensor, t: Tensor, table: Tensor, row: int) -> Tensor:
     """table[row, t] grad: the gradient by x_0 (row 0) or by the noise (row 1)."""
+    if row not in (0, 1):
+        raise ValueError(f"row: expected 0 or 1, got {row}")
     tensors = Operands(grad)
     out = tensors.out()
-    tensors.run(_scale_kernel, tensors.dense(grad), *scheduled(t, table), out, ROW=row)
+    tensors.run(_scale_kernel, tensors.dense(grad), *tensors.scheduled(t, table, 2), out, ROW=row)
     return out
 
 
@@ -150,7 +156,7 @@ def q_posterior(x0: Tensor, x_t: Tensor, t: Tensor, table: Tensor) -> Tensor:
     """coef1_t x_0 + coef2_t x_t; table is fp64 [7, T]."""
     tensors = Operands(x0)
     mean = tensors.out()
-    tensors.run(_posterior_kernel, tensors.dense(x0), tensors.dense(x_t), *scheduled(t, table), mean)
+    tensors.run(_posterior_kernel, tensors.dense(x0), tensors.dense(x_t, "x_t"), *tensors.scheduled(t, table), mean)
     return mean
 
 
@@ -158,5 +164,6 @@ def q_posterior_backward(grad: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, table
     """coef1_t grad, coef2_t grad."""
     tensors = Operands(x0)
     dx0, dx = tensors.out(), tensors.out()
-    tensors.run(_posterior_backward_kernel, tensors.dense(grad), *scheduled(t, table), dx0, dx)
+    tensors.check(x_t, "x_t")
+    tensors.run(_posterior_backward_kernel, tensors.dense(grad), *tensors.scheduled(t, table), dx0, dx)
     return dx0, dx

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Operands, per_sample
+from ._launch import Operands
 from ._math import exp_minus_1, exp_minus_1_minus_x, exp_of
 from ._random import eps_of
 from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
@@ -31,11 +31,13 @@ def _kl(mu, logvar, mu_p, logvar_p, at, mask):
     m = load(mu + at, mask)
     lv = load(logvar + at, mask)
     if mu_p is None:
-        return _kl_standard(m, lv, exp_of(lv * 0.5))
-    lp = load(logvar_p + at, mask)
-    diff = m - load(mu_p + at, mask)
-    d = lv - lp
-    return 0.5 * (diff * diff * exp_of(-lp) + exp_minus_1_minus_x(d, exp_of_difference(lv, lp, d)))
+        kl = _kl_standard(m, lv, exp_of(lv * 0.5))
+    else:
+        lp = load(logvar_p + at, mask)
+        diff = m - load(mu_p + at, mask)
+        d = lv - lp
+        kl = 0.5 * (diff * diff * exp_of(-lp) + exp_minus_1_minus_x(d, exp_of_difference(lv, lp, d)))
+    return kl
 
 
 @triton.jit
@@ -270,10 +272,10 @@ def gaussian_kl_between_backward(
 
 
 def _backward(grad: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
-    of_sample = grad.dim() != parameters[0].dim()
+    of_sample = grad.dim() == 1 and parameters[0].dim() != 1
     tensors = Operands(parameters[0], by_sample=of_sample)
     grads = tuple(None if x is None else tensors.out() for x in parameters)
-    grad = per_sample(grad) if of_sample else tensors.dense(grad)
+    grad = tensors.per_sample(grad) if of_sample else tensors.dense(grad)
     tensors.run(_kl_backward_kernel, grad, *map(tensors.dense, parameters), *grads, OF_SAMPLE=of_sample)
     return grads
 
@@ -304,7 +306,7 @@ def gaussian_rsample_kl_backward(
     tensors = Operands(mu, by_sample=grad_kl is not None)
     dmu, dlogvar = tensors.out(), tensors.out()
     drawn = tensors.noise(noise, seed, offset)
-    grads = tensors.dense(grad_z), None if grad_kl is None else per_sample(grad_kl)
+    grads = tensors.dense(grad_z, "grad_z"), tensors.per_sample(grad_kl, "grad_kl")
     parameters = tensors.dense(mu), tensors.dense(logvar)
     tensors.run(_rsample_backward_kernel, *grads, *parameters, dmu, dlogvar, **drawn)
     return dmu, dlogvar

@@ -96,10 +96,12 @@ def _log_ratio_backward_kernel(
     store(dlogvar + at, (0.5 * by_logvar).to(m.dtype), mask)
 
 
-def _flat(x: Tensor | None, dims: int) -> Tensor | None:
-    """Dense, row-major, with the first `dims` dimensions made one: [samples, D]."""
+def _flat(x: Tensor | None, shape: list[int], dims: int, name: str) -> Tensor | None:
+    """Dense, row-major, with the first `dims` dimensions of `shape` made one: [samples, D]."""
     if x is None:
         return None
+    if list(x.shape) != list(shape):
+        raise ValueError(f"{name}: expected a tensor {list(shape)}, got {list(x.shape)}")
     x = x.contiguous()
     return x.view(x.shape[:dims].numel(), x.shape[dims:].numel())
 
@@ -108,11 +110,15 @@ def gaussian_log_ratio(
     mu: Tensor, logvar: Tensor, k: int, noise: Tensor | None, seed: Tensor | None, offset: int
 ) -> tuple[Tensor, Tensor]:
     """z = mu + exp(logvar / 2) eps, and log p(z) - log q(z) = sum (eps^2 + logvar - z^2) / 2, [N, k]."""
-    z = mu.new_empty(samples_shape(mu, k))
-    tensors = Operands(_flat(z, 2), sums=True)
+    if k < 1:
+        raise ValueError(f"k: expected a number of samples >= 1, got {k}")
+    shape = samples_shape(mu, k)
+    z = mu.new_empty(shape)
+    tensors = Operands(_flat(z, shape, 2, "z"), sums=True)
     ratio = tensors.sum()
-    drawn = tensors.noise(_flat(noise, 2), seed, offset)
-    tensors.run(_log_ratio_kernel, _flat(mu, 1), _flat(logvar, 1), k, z, ratio.target, **drawn)
+    drawn = tensors.noise(_flat(noise, shape, 2, "noise"), seed, offset)
+    parameters = _flat(mu, mu.shape, 1, "mu"), _flat(logvar, mu.shape, 1, "logvar")
+    tensors.run(_log_ratio_kernel, *parameters, k, z, ratio.target, **drawn)
     return z, tensors.finished(ratio).view(mu.shape[0], k)
 
 
@@ -130,13 +136,17 @@ def gaussian_log_ratio_backward(
 
     A gradient that is None is zero.
     """
+    shape = samples_shape(mu, k)
     dmu, dlogvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
-    tensors = Operands(_flat(mu, 1))
-    drawn = tensors.noise(_flat(noise, 2), seed, offset)
+    parameters = _flat(mu, mu.shape, 1, "mu"), _flat(logvar, mu.shape, 1, "logvar")
+    tensors = Operands(parameters[0])
+    grads = _flat(grad_z, shape, 2, "grad_z"), _flat(grad_log_ratio, shape[:2], 2, "grad_log_ratio")
+    if noise is not None:
+        drawn = {"source": _flat(noise, shape, 2, "noise"), "offset": 0, "NOISE": "given"}
+    else:
+        drawn = tensors.noise(None, seed, offset)
     if drawn["NOISE"] == "fours" and tensors.inner % 4 != 0:  # a single datum has k samples
         drawn["NOISE"] = "each"
-    grads = _flat(grad_z, 2), None if grad_log_ratio is None else grad_log_ratio.contiguous()
     # small tiles: a program goes over all samples of its data
-    parameters = _flat(mu, 1), _flat(logvar, 1)
     tensors.run(_log_ratio_backward_kernel, *grads, *parameters, k, dmu, dlogvar, tile=TILE // 4, **drawn)
     return dmu, dlogvar

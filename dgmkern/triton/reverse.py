@@ -11,7 +11,6 @@ from ._quantile import SHORT, quantile_kernel
 from ._random import eps_of
 from ._reverse_step import limits_of, raw_x0, step_of
 from ._tile import at_halves, elements_of, load, store, tile_of
-from .diffusion import scheduled
 
 
 @triton.jit
@@ -181,39 +180,54 @@ def _backward_kernel(
         store(dout + at_out + to_second, tl.zeros_like(g), mask)  # the half that plays no part
 
 
-def _has_halves(model_out: Tensor, x: Tensor) -> bool:
-    """Whether the model gives a variance too, in a second half of the channels."""
-    return x.dim() >= 2 and model_out.shape[1] == 2 * x.shape[1]
+def _output(tensors: Operands, model_out: Tensor) -> tuple[Tensor, str]:
+    """The model's output, dense, and HALVES: "none" unless it has a variance too, in a second half of the channels."""
+    x = tensors.like
+    if x.dim() >= 2 and model_out.dim() == x.dim() and model_out.shape[1] == 2 * x.shape[1]:
+        return tensors.doubled(model_out), tensors.halves()
+    return tensors.dense(model_out, "model_out"), "none"
 
 
-def _strided(t: Tensor | None) -> tuple[Tensor | None, int]:
-    return (None, 0) if t is None else (t, t.stride(0))
+def _steps(tensors: Operands, bound, t, t_next, t_last, table) -> tuple:
+    """The arguments of a kernel that say which steps, from `bound` on."""
+    t, t_stride, table, count = tensors.scheduled(t, table)
+    steps = *tensors.steps(t_next, "t_prev"), *tensors.steps(t_last, "t_last")
+    return tensors.per_sample(bound, "bound", torch.float64), t, t_stride, *steps, table, count
 
 
-def _steps(tensors: Operands, model_out, bound, t, t_next, t_last, table) -> tuple:
-    """The arguments of a kernel that say which steps, from `bound` on; and HALVES."""
-    t, t_stride, table, count = scheduled(t, table)
-    return (
-        None if bound is None else bound.contiguous(),
-        *(t, t_stride, *_strided(t_next), *_strided(t_last), table, count),
-    ), tensors.halves() if _has_halves(model_out, tensors.like) else "none"
+def _how(
+    x0_last: Tensor | None, t_next, t_last, solver: str, prediction: str, variance: str, eta, clip, halves
+) -> dict:
+    """The constants of a kernel, checked with what they need."""
+    for name, value, allowed in (
+        ("solver", solver, ("ddpm", "ddim", "dpm_solver")),
+        ("prediction", prediction, ("eps", "x0", "v")),
+        ("variance", variance, ("fixed_small", "fixed_large", "learned", "learned_range")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    if solver != "ddpm" and t_next is None:
+        raise ValueError("t_prev: expected an int64 tensor [N]")
+    if x0_last is not None and (t_last is None or solver != "dpm_solver"):
+        raise ValueError("x0_last: expected with t_last, for dpm_solver only")
+    if solver == "ddpm" and variance.startswith("learned") and halves == "none":
+        raise ValueError("model_out: expected [N, 2 C, ...] where the variance is learned")
+    names = ("SOLVER", "PREDICTION", "VARIANCE", "ETA", "CLIP", "HALVES")
+    return dict(zip(names, (solver, prediction, variance, eta, clip, halves), strict=True))
 
 
 def _step(x0: Tensor | None, next: Tensor, tensors: Operands, model_out: Tensor, x_t: Tensor, x0_last, bound, *args):
     t, t_next, t_last, table, noise, seed, offset, solver, prediction, variance, eta, clip = args
-    steps, halves = _steps(tensors, model_out, bound, t, t_next, t_last if x0_last is not None else None, table)
+    model_out, halves = _output(tensors, model_out)
+    how = _how(x0_last, t_next, t_last, solver, prediction, variance, eta, clip, halves)
+    steps = _steps(tensors, bound, t, t_next, t_last if x0_last is not None else None, table)
     draws = solver == "ddpm" or (solver == "ddim" and eta != 0)
     drawn = tensors.noise(noise, seed, offset) if draws else NO_NOISE
     tensors.run(
         _step_kernel,
-        *(tensors.dense(model_out), tensors.dense(x_t), tensors.dense(x0_last), *steps, next, x0),
+        *(model_out, tensors.dense(x_t), tensors.dense(x0_last, "x0_last"), *steps, next, x0),
         **drawn,
-        SOLVER=solver,
-        PREDICTION=prediction,
-        VARIANCE=variance,
-        ETA=eta,
-        CLIP=clip,
-        HALVES=halves,
+        **how,
     )
 
 
@@ -243,21 +257,20 @@ def reverse_step_x0_backward(
     """Gradients by model_out, x_t and x0_last (empty where there is none)."""
     t, t_next, t_last, table, noise, seed, offset, solver, prediction, variance, eta, clip = args
     tensors = Operands(x_t)
+    model_out, halves = _output(tensors, model_out)
+    how = _how(x0_last, t_next, t_last, solver, prediction, variance, eta, clip, halves)
+    if x0_last is not None:
+        tensors.check(x0_last, "x0_last")
+    steps = _steps(tensors, bound, t, t_next, t_last if x0_last is not None else None, table)
     dout = torch.empty_like(model_out, memory_format=tensors.layout)
     dx, dlast = tensors.out(), None if x0_last is None else tensors.out()
-    steps, halves = _steps(tensors, model_out, bound, t, t_next, t_last if x0_last is not None else None, table)
     learned = solver == "ddpm" and variance.startswith("learned")
     tensors.run(
         _backward_kernel,
-        *(tensors.dense(x) for x in (grad, grad_x0, model_out, x_t)),
+        *(tensors.dense(grad, "grad"), tensors.dense(grad_x0, "grad_x0"), model_out, tensors.dense(x_t)),
         *(*steps, dout, dx, dlast),
         **(tensors.noise(noise, seed, offset) if learned else NO_NOISE),
-        SOLVER=solver,
-        PREDICTION=prediction,
-        VARIANCE=variance,
-        ETA=eta,
-        CLIP=clip,
-        HALVES=halves,
+        **how,
     )
     return dout, dx, x_t.new_empty(0) if dlast is None else dlast
 
@@ -270,16 +283,18 @@ def reverse_step_backward(grad: Tensor, *args) -> tuple[Tensor, Tensor, Tensor]:
 def dynamic_bound(model_out: Tensor, x_t: Tensor, t: Tensor, table: Tensor, prediction: str, quantile: float) -> Tensor:
     """max(1, the quantile of |x_0| over each sample), fp64 [N] (Saharia et al. 2022, section 2.3)."""
     tensors = Operands(x_t)
+    model_out, halves = _output(tensors, model_out)
+    steps = tensors.scheduled(t, table)
     if tensors.numel == 0:
         return x_t.new_ones(x_t.shape[:1], dtype=torch.float64)
     out = x_t.new_empty(x_t.shape[:1], dtype=torch.float64)
     tensors.run_samples(
         quantile_kernel,
-        *(tensors.dense(model_out), tensors.dense(x_t), *scheduled(t, table), out),
+        *(model_out, tensors.dense(x_t), *steps, out),
         tile=SHORT,
         PREDICTION=prediction,
         QUANTILE=quantile,
-        HALVES=tensors.halves() if _has_halves(model_out, x_t) else "none",
+        HALVES=halves,
         IS_SHORT=tensors.inner <= SHORT,
     )
     return out
