@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..reference.gaussian import compute_dtype
 from ..reference.layout import empty_as
-from ._launch import TILE, Operands, launch, per_sample, power_of_2
+from ._launch import TILE, Operands, launch, power_of_2
 from ._math_logistic import sigmoid, softplus
 from ._random import uniform_of
 from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
@@ -105,9 +105,9 @@ def _sum(terms, mask):
 def _store_losses(real, fake, generator, loss_d, loss_g, reals, fakes):
     """Means of the sums; a mean over nothing is NaN."""
     if loss_d is not None:
-        mean = real / reals.to(tl.float64) + fake / fakes.to(tl.float64)
+        mean = real / reals + fake / fakes
         tl.store(loss_d, mean.to(loss_d.dtype.element_ty))
-    tl.store(loss_g, (generator / fakes.to(tl.float64)).to(loss_g.dtype.element_ty))
+    tl.store(loss_g, (generator / fakes).to(loss_g.dtype.element_ty))
 
 
 @triton.jit
@@ -117,17 +117,16 @@ def _loss_kernel(
     loss_d,
     loss_g,
     sums,
-    counts,
+    reals,
+    fakes,
     reals_a_part,
     fakes_a_part,
     KIND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Mean losses, or their `sums` fp64 [parts, 3] where there is more than one part. Without loss_d the generator's
-    alone. `counts` are those of real and fake scores."""
+    alone."""
     program = tl.program_id(0).to(tl.int64)
-    reals = tl.cast(counts[0], tl.int64)
-    fakes = tl.cast(counts[1], tl.int64)
     by_real = tl.zeros([], tl.float64)
     by_fake = tl.zeros([], tl.float64)
     by_generator = tl.zeros([], tl.float64)
@@ -154,13 +153,13 @@ def _loss_kernel(
 
 
 @triton.jit
-def _finish_losses(sums, loss_d, loss_g, counts, parts, BLOCK: tl.constexpr):
+def _finish_losses(sums, loss_d, loss_g, reals, fakes, parts, BLOCK: tl.constexpr):
     part = tl.arange(0, BLOCK)
     mask = part < parts
     real = tl.sum(tl.load(sums + part * 3, mask, other=0.0), 0)
     fake = tl.sum(tl.load(sums + part * 3 + 1, mask, other=0.0), 0)
     generator = tl.sum(tl.load(sums + part * 3 + 2, mask, other=0.0), 0)
-    _store_losses(real, fake, generator, loss_d, loss_g, tl.cast(counts[0], tl.int64), tl.cast(counts[1], tl.int64))
+    _store_losses(real, fake, generator, loss_d, loss_g, reals, fakes)
 
 
 @triton.jit
@@ -179,7 +178,7 @@ def _slopes_kernel(
 ):
     """Gradients by the scores; a loss whose gradient is None plays no part. The first programs have the real ones."""
     program = tl.program_id(0).to(tl.int64)
-    if real is not None:
+    if real is not None:  # noqa: SIM102 (one is known to the compiler)
         if program < real_programs:
             at = program * BLOCK + tl.arange(0, BLOCK)
             mask = at < reals
@@ -323,9 +322,7 @@ def _square_of_parts(squares, row, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _finish_penalty(
-    squares, penalty, parts, TARGET: tl.constexpr, ONE_SIDED: tl.constexpr, BLOCK: tl.constexpr
-):
+def _finish_penalty(squares, penalty, parts, TARGET: tl.constexpr, ONE_SIDED: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     result = _penalty(_square_of_parts(squares, row, parts, BLOCK), TARGET, ONE_SIDED)
     tl.store(penalty + row, result.to(penalty.dtype.element_ty))
@@ -364,24 +361,36 @@ def _penalty_backward_kernel(
         store(out + at, factor * load(grad + at, mask), mask)
 
 
+def _check_scores(real: Tensor | None, fake: Tensor, *grads: Tensor | None) -> None:
+    if real is not None and (real.dtype is not fake.dtype or real.device != fake.device):
+        raise ValueError(f"logits_real: expected {fake.dtype} on {fake.device}, got {real.dtype} on {real.device}")
+    for grad in grads:
+        if grad is not None and (grad.numel() != 1 or grad.dtype is not compute_dtype(fake)):
+            raise ValueError(
+                f"grad: expected one element of {compute_dtype(fake)}, got {grad.dtype} {tuple(grad.shape)}"
+            )
+
+
 def _losses(real: Tensor | None, fake: Tensor, kind: str) -> tuple[Tensor | None, Tensor]:
+    _check_scores(real, fake)
     c, fakes, reals = compute_dtype(fake), fake.numel(), 0 if real is None else real.numel()
     fake_scores, real_scores = Operands(fake).dense(fake), None if real is None else Operands(real).dense(real)
     loss_d, loss_g = None if real is None else fake.new_empty((), dtype=c), fake.new_empty((), dtype=c)
-    parts = min(1024, max(1, -(-max(reals, fakes) // _ALONE)))
+    parts = min(1024, max(1, -(-maxreals, fakes // _ALONE)))
     sums = fake.new_empty((parts, 3), dtype=torch.float64) if parts > 1 else None
     results, each = (loss_d, loss_g), (-(-reals // parts), -(-fakes // parts))
     block = min(TILE, power_of_2(max(*each, 1)))
-    args = (real_scores, fake_scores, *results, sums, (reals, fakes), *each)
+    args = (real_scores, fake_scores, *results, sums, reals, fakes, *each)
     launch(_loss_kernel, parts, fake.device, *args, KIND=kind, BLOCK=block)
     if parts > 1:
-        launch(_finish_losses, 1, fake.device, sums, *results, (reals, fakes), parts, BLOCK=power_of_2(parts))
+        launch(_finish_losses, 1, fake.device, sums, *results, reals, fakes, parts, BLOCK=power_of_2(parts))
     return results
 
 
 def _slopes(
     grad_d: Tensor | None, grad_g: Tensor | None, real: Tensor | None, fake: Tensor, kind: str
 ) -> tuple[Tensor | None, Tensor]:
+    _check_scores(real, fake, grad_d, grad_g)
     dreal, dfake = None if real is None else empty_as(real), empty_as(fake)
     reals, fakes = 0 if real is None else real.numel(), fake.numel()
     block = min(TILE, power_of_2(max(reals, fakes, 1)))
@@ -415,12 +424,21 @@ def gan_generator_loss_backward(grad: Tensor, logits_fake: Tensor, kind: str) ->
     return _slopes(None, grad, None, logits_fake, kind)[1]
 
 
+def _seed(alpha: Tensor | None, seed: Tensor | None, x: Tensor) -> Tensor | None:
+    """The seed, which must be there where no alpha is given."""
+    if alpha is not None:
+        return None
+    if seed is None or seed.dtype is not torch.int64 or seed.numel() != 1 or seed.device != x.device:
+        raise ValueError(f"seed: expected an int64 tensor of one element on {x.device} where no alpha is given")
+    return seed
+
+
 def interpolate(x: Tensor, y: Tensor, alpha: Tensor | None, seed: Tensor | None, offset: int) -> Tensor:
     """alpha_n x_n + (1 - alpha_n) y_n; without alpha, alpha_n = uniform number offset + n of the seed."""
     tensors = Operands(x)
     out = tensors.out()
-    alpha = None if alpha is None else per_sample(alpha)
-    tensors.run(_interpolate_kernel, tensors.dense(x), tensors.dense(y), alpha, seed, offset, out)
+    alpha = tensors.per_sample(alpha, "alpha")
+    tensors.run(_interpolate_kernel, tensors.dense(x), tensors.dense(y, "y"), alpha, _seed(alpha, seed, x), offset, out)
     return out
 
 
@@ -429,13 +447,14 @@ def interpolate_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """alpha grad, (1 - alpha) grad, and per sample the sum of grad (x - y), which is 0 where alpha is drawn."""
     tensors = Operands(x, sums=True)
-    dx, dy, dense_grad = tensors.out(), tensors.out(), tensors.dense(grad)
+    dx, dy, dense_grad = tensors.out(), tensors.out(), tensors.dense(grad, "grad")
     if alpha is None:
+        seed = _seed(None, seed, x)
         tensors.run(_interpolate_backward_kernel, dense_grad, None, None, None, seed, offset, dx, dy, None)
         return dx, dy, x.new_zeros(x.shape[:1], dtype=compute_dtype(x))
     dalpha = tensors.sum()
-    args = (dense_grad, tensors.dense(x), tensors.dense(y), per_sample(alpha), None, 0, dx, dy, dalpha.target)
-    tensors.run(_interpolate_backward_kernel, *args)
+    inputs = (dense_grad, tensors.dense(x), tensors.dense(y, "y"), tensors.per_sample(alpha, "alpha"))
+    tensors.run(_interpolate_backward_kernel, *inputs, None, 0, dx, dy, dalpha.target)
     return dx, dy, tensors.finished(dalpha)
 
 
@@ -462,6 +481,6 @@ def gradient_norm_penalty_backward(grad_penalty: Tensor, grad: Tensor, target: f
     if tensors.numel > 0 and tensors.parts > 1:
         squares = tensors.sum().target
         tensors.run(_penalty_kernel, g, squares, **how)
-    args = (per_sample(grad_penalty), g, squares, out, tensors.parts)
+    args = (tensors.per_sample(grad_penalty, "grad_penalty"), g, squares, out, tensors.parts)
     tensors.run(_penalty_backward_kernel, *args, **how, PARTS=power_of_2(tensors.parts))
     return out

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import Operands, per_sample
+from ._launch import INTERPRETED, TILE, Operands
 from ._math import exp_minus_1, exp_minus_1_minus_x, exp_of
 from ._math_likelihood import clamped, discretized_gaussian_grad, discretized_gaussian_nll
 from ._random import eps_of
@@ -27,7 +27,6 @@ from ._schedule import (
     to_x0,
 )
 from ._tile import at_halves, elements_of, load, store, store_sum, sum_columns, tile_of
-from .diffusion import scheduled
 
 _BITS = tl.constexpr(1 / math.log(2))
 
@@ -270,9 +269,7 @@ def _vb_backward_kernel(
     dmean, dlogvar = _kl_grad(mean_x0.to(C) * (data - predicted), d, precision.to(C))
     if tl.max(tl.where(step == 0, 1, 0)) > 0:
         mean = mean_x0.to(C) * predicted + mean_x.to(C) * x
-        by_mean, by_log_scale = discretized_gaussian_grad(
-            data, mean, 0.5 * (logvar.to(C) + logvar_by.to(C) * v)
-        )
+        by_mean, by_log_scale = discretized_gaussian_grad(data, mean, 0.5 * (logvar.to(C) + logvar_by.to(C) * v))
         dmean = tl.where(step == 0, -by_mean, dmean)
         dlogvar = tl.where(step == 0, 0.5 * by_log_scale, dlogvar)
     by_prediction = -g * (mean_x0.to(C) * by_out.to(C)) * dmean
@@ -429,8 +426,19 @@ def _square_backward_kernel(
     store(dx + at, factor.to(value.dtype) * value, mask)
 
 
-def _weights(weight: Tensor | None) -> Tensor | None:
-    return None if weight is None else per_sample(weight)
+def _weights(weight: Tensor | None, tensors: Operands) -> Tensor | None:
+    return tensors.per_sample(weight, "weight", torch.float64)
+
+
+def _output(model_out: Tensor, tensors: Operands, variance: str) -> Tensor:
+    """What a model gives, dense: with twice the channels where it gives a variance too."""
+    learned = variance.startswith("learned")
+    return tensors.doubled(model_out) if learned else tensors.dense(model_out, "model_out")
+
+
+def _tile(x0: Tensor) -> int:
+    """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
+    return min(TILE, 256) if x0.dtype is torch.float64 and not INTERPRETED else TILE
 
 
 def _halves(tensors: Operands, variance: str) -> str:
@@ -453,9 +461,16 @@ def diffusion_mse(
     prediction: str,
 ) -> Tensor:
     """weight_n mean (model_out - target)^2. [N]"""
-    tensors, weight = Operands(x0, sums=True), _weights(weight)
+    tensors = Operands(x0, sums=True)
+    weight = _weights(weight, tensors)
     mse, drawn = tensors.sum(mean=True, weight=weight), tensors.noise(noise, seed, offset)
-    args = (tensors.dense(model_out), tensors.dense(x0), *scheduled(t, table), weight, mse.target)
+    args = (
+        tensors.dense(model_out, "model_out"),
+        tensors.dense(x0),
+        *tensors.scheduled(t, table, 2),
+        weight,
+        mse.target,
+    )
     tensors.run(_mse_kernel, *args, **drawn, PREDICTION=prediction)
     return tensors.finished(mse)
 
@@ -475,8 +490,14 @@ def diffusion_mse_backward(
     """2 grad_n weight_n (model_out - target) / D."""
     tensors = Operands(x0)
     dout, drawn = tensors.out(), tensors.noise(noise, seed, offset)
-    args = (tensors.dense(model_out), tensors.dense(x0), *scheduled(t, table), _weights(weight), dout)
-    tensors.run(_mse_backward_kernel, per_sample(grad), *args, **drawn, PREDICTION=prediction)
+    args = (
+        tensors.dense(model_out, "model_out"),
+        tensors.dense(x0),
+        *tensors.scheduled(t, table, 2),
+        _weights(weight, tensors),
+        dout,
+    )
+    tensors.run(_mse_backward_kernel, tensors.per_sample(grad), *args, **drawn, PREDICTION=prediction)
     return dout
 
 
@@ -493,9 +514,15 @@ def vb_terms(
     """The bound's term at t (Ho et al. 2020, eq. 5), bits/dim. [N]"""
     tensors = Operands(x0, sums=True)
     vb = tensors.sum(scale=_BITS.value, mean=True)
-    args = (tensors.dense(model_out), tensors.dense(x0), tensors.dense(x_t), *scheduled(t, table), vb.target)
+    args = (
+        _output(model_out, tensors, variance),
+        tensors.dense(x0),
+        tensors.dense(x_t, "x_t"),
+        *tensors.scheduled(t, table),
+        vb.target,
+    )
     how = {"PREDICTION": prediction, "VARIANCE": variance, "CLIP": clip, "HALVES": _halves(tensors, variance)}
-    tensors.run(_vb_kernel, *args, **how)
+    tensors.run(_vb_kernel, *args, **how, tile=_tile(x0))
     return tensors.finished(vb)
 
 
@@ -513,9 +540,15 @@ def vb_terms_backward(
     """The gradient by model_out."""
     tensors = Operands(x0)
     dout = _gradient(model_out, tensors)
-    args = (tensors.dense(model_out), tensors.dense(x0), tensors.dense(x_t), *scheduled(t, table), dout)
+    args = (
+        _output(model_out, tensors, variance),
+        tensors.dense(x0),
+        tensors.dense(x_t, "x_t"),
+        *tensors.scheduled(t, table),
+        dout,
+    )
     how = {"PREDICTION": prediction, "VARIANCE": variance, "CLIP": clip, "HALVES": _halves(tensors, variance)}
-    tensors.run(_vb_backward_kernel, per_sample(grad), *args, **how)
+    tensors.run(_vb_backward_kernel, tensors.per_sample(grad), *args, **how, tile=_tile(x0))
     return dout
 
 
@@ -533,12 +566,14 @@ def hybrid_terms(
     frozen_mean: bool,
 ) -> tuple[Tensor, Tensor]:
     """(weight_n mean (prediction - target)^2, the bound's term in bits/dim). [N] twice"""
-    tensors, weight = Operands(x0, sums=True), _weights(weight)
+    tensors = Operands(x0, sums=True)
+    weight = _weights(weight, tensors)
     mse, vb = tensors.sum(mean=True, weight=weight), tensors.sum(scale=_BITS.value, mean=True)
     drawn = tensors.noise(noise, seed, offset)
-    args = (tensors.dense(model_out), tensors.dense(x0), *scheduled(t, table), weight, mse.target, vb.target)
+    inputs = (tensors.doubled(model_out), tensors.dense(x0))
+    args = (*inputs, *tensors.scheduled(t, table), weight, mse.target, vb.target)
     how = {"PREDICTION": prediction, "VARIANCE": variance, "HALVES": tensors.halves()}
-    tensors.run(_hybrid_kernel, *args, **drawn, **how)
+    tensors.run(_hybrid_kernel, *args, **drawn, **how, tile=_tile(x0))
     return tensors.finished(mse), tensors.finished(vb)
 
 
@@ -560,10 +595,16 @@ def hybrid_terms_backward(
     """The gradient by model_out."""
     tensors = Operands(x0)
     dout, drawn = _gradient(model_out, tensors), tensors.noise(noise, seed, offset)
-    grads = per_sample(grad_mse), per_sample(grad_vb)
-    args = (tensors.dense(model_out), tensors.dense(x0), *scheduled(t, table), _weights(weight), dout)
+    grads = tensors.per_sample(grad_mse, "grad_mse"), tensors.per_sample(grad_vb, "grad_vb")
+    args = (
+        tensors.doubled(model_out),
+        tensors.dense(x0),
+        *tensors.scheduled(t, table),
+        _weights(weight, tensors),
+        dout,
+    )
     how = {"PREDICTION": prediction, "VARIANCE": variance, "FROZEN_MEAN": frozen_mean, "HALVES": tensors.halves()}
-    tensors.run(_hybrid_backward_kernel, *grads, *args, **drawn, **how)
+    tensors.run(_hybrid_backward_kernel, *grads, *args, **drawn, **how, tile=_tile(x0))
     return dout
 
 
@@ -583,5 +624,5 @@ def prior_bound_backward(grad: Tensor, x0: Tensor, abar: float) -> Tensor:
     """grad_n abar x_0 / (D log 2)."""
     tensors = Operands(x0)
     dx = tensors.out()
-    tensors.run(_square_backward_kernel, per_sample(grad), tensors.dense(x0), dx, SCALE=_prior(abar)["SCALE"])
+    tensors.run(_square_backward_kernel, tensors.per_sample(grad), tensors.dense(x0), dx, SCALE=_prior(abar)["SCALE"])
     return dx

@@ -5,15 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import INTERPRETED, TILE, Operands, per_sample
-from ._math_likelihood import (
-    bernoulli_grad,
-    bernoulli_nll as bernoulli,
-    discretized_gaussian_grad,
-    discretized_gaussian_nll as discretized_gaussian,
-    gaussian_grad,
-    gaussian_nll as gaussian,
-)
+from . import _math_likelihood as element
+from ._launch import INTERPRETED, TILE, Operands
 from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
 
 
@@ -40,11 +33,11 @@ def _nll_kernel(
         a = load(x + at, mask)
         b = load(mean + at, mask)
         if DENSITY == "bernoulli":
-            terms = bernoulli(a, b)
+            terms = element.bernoulli_nll(a, b)
         elif DENSITY == "gaussian":
-            terms = gaussian(a, b, load(spread + at, mask))
+            terms = element.gaussian_nll(a, b, load(spread + at, mask))
         else:
-            terms = discretized_gaussian(a, b, load(spread + at, mask))
+            terms = element.discretized_gaussian_nll(a, b, load(spread + at, mask))
         total += sum_columns(terms, mask)
     store_sum(nll, total, rows, first, part, samples, inner, IN_PARTS)
 
@@ -71,12 +64,12 @@ def _backward_kernel(
     a = load(x + at, mask)
     b = load(mean + at, mask)
     if DENSITY == "bernoulli":
-        store(dmean + at, g * bernoulli_grad(a, b), mask)
+        store(dmean + at, g * element.bernoulli_grad(a, b), mask)
     else:
         if DENSITY == "gaussian":
-            by_mean, by_spread = gaussian_grad(a, b, load(spread + at, mask))
+            by_mean, by_spread = element.gaussian_grad(a, b, load(spread + at, mask))
         else:
-            by_mean, by_spread = discretized_gaussian_grad(a, b, load(spread + at, mask))
+            by_mean, by_spread = element.discretized_gaussian_grad(a, b, load(spread + at, mask))
         store(dmean + at, g * by_mean, mask)
         store(dspread + at, g * by_spread, mask)
 
@@ -90,7 +83,9 @@ def _tile(density: str, x: Tensor) -> int:
 def _nll(density: str, *parameters: Tensor | None) -> Tensor:
     tensors = Operands(parameters[0], sums=True)
     nll = tensors.sum()
-    tensors.run(_nll_kernel, *map(tensors.dense, parameters), nll.target, tile=_tile(density, parameters[0]), DENSITY=density)
+    tensors.run(
+        _nll_kernel, *map(tensors.dense, parameters), nll.target, tile=_tile(density, parameters[0]), DENSITY=density
+    )
     return tensors.finished(nll)
 
 
@@ -99,7 +94,7 @@ def _backward(density: str, grad: Tensor, *parameters: Tensor | None) -> tuple[T
     grads = tensors.out(), None if parameters[2] is None else tensors.out()
     dense = map(tensors.dense, parameters)
     tile = _tile(density, parameters[0])
-    tensors.run(_backward_kernel, per_sample(grad), *dense, *grads, tile=tile, DENSITY=density)
+    tensors.run(_backward_kernel, tensors.per_sample(grad), *dense, *grads, tile=tile, DENSITY=density)
     return grads
 
 

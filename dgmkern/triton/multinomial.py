@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference.gaussian import compute_dtype
-from ._launch import Operands, launch, per_sample, power_of_2
+from ._launch import Operands, launch, power_of_2
 from ._math_likelihood import multinomial_nll as multinomial
 from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
 
@@ -95,13 +95,13 @@ def _csr_backward_kernel(grad, crow, col, values, dlog_probs, columns, non_zeros
     """One row of a gradient that is 0 so far. Columns that rise are written once; where they do not, each of a column's
     non-zeros writes the sum over all of them."""
     row = tl.program_id(0).to(tl.int64)
-    begin, end, row_fits = _non_zeros_of(crow, row, non_zeros)
+    begin, end, _row_fits = _non_zeros_of(crow, row, non_zeros)
     g = load(grad + row, True)
     falls = tl.zeros([BLOCK], tl.int32)
     for start in range(begin, end, BLOCK):
         i = start + tl.arange(0, BLOCK)
         column, by_log_p = _gradient(values, col, i, end, columns, g)
-        following, unused = _gradient(values, col, i + 1, end, columns, g)
+        following, _following_by = _gradient(values, col, i + 1, end, columns, g)
         falls |= ((i + 1 < end) & (following <= column)).to(tl.int32)
         store(dlog_probs + row * columns + column, by_log_p, i < end)
     if tl.max(falls, 0) > 0:
@@ -142,7 +142,7 @@ def multinomial_nll_backward(grad: Tensor, log_probs: Tensor, counts: Tensor) ->
     """-grad counts."""
     tensors = Operands(log_probs)
     counts, dlog_probs = _dense(counts, tensors), tensors.out()
-    tensors.run(_backward_kernel, per_sample(grad), counts, dlog_probs)
+    tensors.run(_backward_kernel, tensors.per_sample(grad), counts, dlog_probs)
     return dlog_probs
 
 
@@ -170,7 +170,8 @@ def _run_csr(kernel, first: Tensor, counts: tuple[Tensor, ...], out: Tensor, v: 
         return
     block = min(most, max(32, power_of_2(-(-non_zeros // n))))
     counts = (x.contiguous() for x in counts)
-    launch(kernel, n, out.device, first.contiguous(), *counts, out, v, non_zeros, BLOCK=block, num_warps=max(1, block // a_warp))
+    how = {"BLOCK": block, "num_warps": max(1, block // a_warp)}
+    launch(kernel, n, out.device, first, *counts, out, v, non_zeros, **how)
 
 
 def multinomial_nll_csr(log_probs: Tensor, crow: Tensor, col: Tensor, values: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ def multinomial_nll_csr(log_probs: Tensor, crow: Tensor, col: Tensor, values: Te
     _check_csr(log_probs, crow, col, values)
     n, v = log_probs.shape
     nll = log_probs.new_empty((n,), dtype=compute_dtype(log_probs))
-    _run_csr(_csr_kernel, log_probs, (crow, col, values), nll, v, 1024, 256)
+    _run_csr(_csr_kernel, log_probs.contiguous(), (crow, col, values), nll, v, 1024, 256)
     return nll
 
 
@@ -186,7 +187,7 @@ def multinomial_nll_csr_backward(grad: Tensor, log_probs: Tensor, crow: Tensor, 
     """-grad counts, dense."""
     _check_csr(log_probs, crow, col, values)
     n, v = log_probs.shape
-    dlog_probs = log_probs.new_zeros((n, v))
+    grad, dlog_probs = Operands(log_probs).per_sample(grad), log_probs.new_zeros((n, v))
     if v > 0:
         _run_csr(_csr_backward_kernel, grad, (crow, col, values), dlog_probs, v, 64, 32)
     return dlog_probs

@@ -52,12 +52,12 @@ def _parameter(pointer, at, mask, DEFAULT: tl.constexpr):
 
 
 @triton.jit
-def _modulated(weight, bias, scale, shift, strides, sample, channel, mask):
+def _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, channel, mask):
     """weight (1 + scale) and bias (1 + scale) + shift of channels, fp64."""
-    factor = 1.0 + _parameter(scale, sample * strides[2] + channel * strides[3], mask, 0.0)
-    w = _parameter(weight, channel * strides[0], mask, 1.0) * factor
-    b = _parameter(bias, channel * strides[1], mask, 0.0) * factor
-    return w, b + _parameter(shift, sample * strides[4] + channel * strides[5], mask, 0.0)
+    factor = 1.0 + _parameter(scale, sample * scale_stride + channel, mask, 0.0)
+    w = _parameter(weight, channel, mask, 1.0) * factor
+    b = _parameter(bias, channel, mask, 0.0) * factor
+    return w, b + _parameter(shift, sample * shift_stride + channel, mask, 0.0)
 
 
 @triton.jit
@@ -107,33 +107,35 @@ def _merge_kernel(
     pixels,
     EPS: tl.constexpr,
     PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Mean and 1 / sqrt(variance + eps) of a group from the parts of its channels (Chan, Golub & LeVeque 1983); also as
-    exact fp64 [2, N, groups]."""
-    group = tl.program_id(0).to(tl.int64)
+    """Mean and 1 / sqrt(variance + eps) of some groups from the parts of their channels (Chan, Golub & LeVeque 1983);
+    also as exact fp64 [2, N, groups]."""
+    group = tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)[:, None]
+    is_one = group < groups_in_all
     parts = tl.cdiv(pixels, PIXELS)
     count = group_channels * parts
     first = moments + group * count
     elements = group_channels.to(tl.float64) * pixels
-    total = tl.zeros([BLOCK], tl.float64)
+    total = tl.zeros([GROUPS, BLOCK], tl.float64)
     for start in range(0, count, BLOCK):
-        i = start + tl.arange(0, BLOCK)
+        i = start + tl.arange(0, BLOCK)[None, :]
         weight = tl.minimum(pixels - i % parts * PIXELS, PIXELS).to(tl.float64)
-        total += weight * tl.load(first + i, i < count, other=0.0)
-    centre = tl.sum(total, 0) / elements
-    squares = tl.zeros([BLOCK], tl.float64)
+        total += weight * tl.load(first + i, is_one & (i < count), other=0.0)
+    centre = tl.sum(total, 1, keep_dims=True) / elements
+    squares = tl.zeros([GROUPS, BLOCK], tl.float64)
     for start in range(0, count, BLOCK):
-        i = start + tl.arange(0, BLOCK)
+        i = start + tl.arange(0, BLOCK)[None, :]
         weight = tl.minimum(pixels - i % parts * PIXELS, PIXELS).to(tl.float64)
-        off = tl.load(first + i, i < count, other=0.0) - centre
-        more = tl.load(first + parts_in_all + i, i < count, other=0.0) + weight * off * off
+        off = tl.load(first + i, is_one & (i < count), other=0.0) - centre
+        more = tl.load(first + parts_in_all + i, is_one & (i < count), other=0.0) + weight * off * off
         squares += tl.where(i < count, more, 0.0)
-    root = 1.0 / tl.sqrt(tl.sum(squares, 0) / elements + EPS)
-    tl.store(mean + group, centre.to(mean.dtype.element_ty))
-    tl.store(rstd + group, root.to(rstd.dtype.element_ty))
-    tl.store(exact + group, centre)
-    tl.store(exact + groups_in_all + group, root)
+    root = 1.0 / tl.sqrt(tl.sum(squares, 1, keep_dims=True) / elements + EPS)
+    tl.store(mean + group, centre.to(mean.dtype.element_ty), is_one)
+    tl.store(rstd + group, root.to(rstd.dtype.element_ty), is_one)
+    tl.store(exact + group, centre, is_one)
+    tl.store(exact + groups_in_all + group, root, is_one)
 
 
 @triton.jit
@@ -144,7 +146,8 @@ def _apply_kernel(
     bias,
     scale,
     shift,
-    strides,
+    scale_stride,
+    shift_stride,
     y,
     groups_in_all,
     groups,
@@ -156,7 +159,7 @@ def _apply_kernel(
     PIXELS: tl.constexpr,
 ):
     sample, _, channel, at, of_channel, mask = _tile(channels, pixels, LAST, CHANNELS, PIXELS)
-    w, b = _modulated(weight, bias, scale, shift, strides, sample, channel, of_channel)
+    w, b = _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, channel, of_channel)
     group = sample * groups + channel // group_channels
     mean = tl.load(exact + group, of_channel, other=0.0)
     a = tl.load(exact + groups_in_all + group, of_channel, other=0.0) * w
@@ -187,7 +190,8 @@ def _sums_kernel(
     bias,
     scale,
     shift,
-    strides,
+    scale_stride,
+    shift_stride,
     sums,
     parts_in_all,
     groups,
@@ -201,7 +205,7 @@ def _sums_kernel(
     """Sums over parts of channels of dh and dh (x - mean): sums fp64 [2, N, C, parts]."""
     AXIS: tl.constexpr = 0 if LAST else 1
     sample, part, channel, at, of_channel, mask = _tile(channels, pixels, LAST, CHANNELS, PIXELS)
-    w, b = _modulated(weight, bias, scale, shift, strides, sample, channel, of_channel)
+    w, b = _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, channel, of_channel)
     group = sample * groups + channel // group_channels
     d, dh, _ = _dh(grad, x, mean, rstd, w, b, group, at, of_channel, mask)
     to = sums + (sample * channels + channel) * tl.cdiv(pixels, PIXELS) + part
@@ -212,11 +216,11 @@ def _sums_kernel(
 
 @triton.jit
 def _put(pointer, x, mask):
-    """fp64 numbers rounded to the pointer's dtype, to narrow ones through fp32; nothing for None."""
-    if pointer is not None:
-        if pointer.dtype.element_ty != tl.float64:
-            x = x.to(tl.float32)
-        store(pointer, x, mask)
+    """fp64 numbers rounded to the pointer's dtype, to narrow ones through fp32."""
+    if pointer.dtype.element_ty == tl.float64:
+        tl.store(pointer, x, mask)
+    else:
+        store(pointer, x.to(tl.float32), mask)
 
 
 @triton.jit
@@ -227,7 +231,8 @@ def _group_kernel(
     bias,
     scale,
     shift,
-    strides,
+    scale_stride,
+    shift_stride,
     totals,
     lines,
     dscale,
@@ -239,41 +244,42 @@ def _group_kernel(
     pixels,
     samples,
     PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,
 ):
-    """Of a group: totals fp64 [2, N, C], the sums over a channel of dh and dh xhat; dscale and dshift; and the line,
-    fp64 [2, N, groups]: dx = rstd w dh + slope (x - mean) + offset."""
-    group = tl.program_id(0).to(tl.int64)
+    """Of some groups: totals fp64 [2, N, C], the sums over a channel of dh and dh xhat; dscale and dshift; and the
+    line, fp64 [2, N, groups]: dx = rstd w dh + slope (x - mean) + offset."""
+    group = tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)[:, None]
+    is_one = group < samples * groups
     sample = group // groups
-    root = tl.load(rstd + group).to(tl.float64)
+    root = tl.load(rstd + group, is_one, other=0.0).to(tl.float64)
     parts = tl.cdiv(pixels, PIXELS)
-    dxhat = tl.zeros([], tl.float64)
-    dxhat_xhat = tl.zeros([], tl.float64)
+    dxhat = tl.zeros([GROUPS, 1], tl.float64)
+    dxhat_xhat = tl.zeros([GROUPS, 1], tl.float64)
     for start in range(0, group_channels, BLOCK):
-        of_group = start + tl.arange(0, BLOCK)
-        mask = of_group < group_channels
+        of_group = start + tl.arange(0, BLOCK)[None, :]
+        mask = is_one & (of_group < group_channels)
         channel = group % groups * group_channels + of_group
         row = sample * channels + channel
-        dh = tl.zeros([BLOCK], tl.float64)
-        dh_x = tl.zeros([BLOCK], tl.float64)
-        for part in range(0, parts, PARTS):
-            i = part + tl.arange(0, PARTS)[None, :]
-            at = sums + row[:, None] * parts + i
-            dh += tl.sum(tl.load(at, mask[:, None] & (i < parts), other=0.0), 1)
-            dh_x += tl.sum(tl.load(at + parts_in_all, mask[:, None] & (i < parts), other=0.0), 1)
+        dh = tl.zeros([GROUPS, BLOCK], tl.float64)
+        dh_x = tl.zeros([GROUPS, BLOCK], tl.float64)
+        for part in range(0, parts):
+            dh += tl.load(sums + row * parts + part, mask, other=0.0)
+            dh_x += tl.load(sums + parts_in_all + row * parts + part, mask, other=0.0)
         dh_x *= root
         tl.store(totals + row, dh, mask)
-        tl.store(totals + samples * channels + row, dh_x, mask)
-        w, _ = _modulated(weight, bias, scale, shift, strides, sample, channel, mask)
-        dxhat += tl.sum(tl.where(mask, w * dh, 0.0), 0)
-        dxhat_xhat += tl.sum(tl.where(mask, w * dh_x, 0.0), 0)
-        by_scale = _parameter(weight, channel * strides[0], mask, 1.0) * dh_x
-        _put(dscale + row if dscale is not None else None, by_scale + _parameter(bias, channel * strides[1], mask, 0.0) * dh, mask)
-        _put(dshift + row if dshift is not None else None, dh, mask)
+        tl.store(totals + samples.to(tl.int64) * channels + row, dh_x, mask)
+        w, _ = _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, channel, mask)
+        dxhat += tl.sum(tl.where(mask, w * dh, 0.0), 1, keep_dims=True)
+        dxhat_xhat += tl.sum(tl.where(mask, w * dh_x, 0.0), 1, keep_dims=True)
+        if dscale is not None:
+            by_scale = _parameter(weight, channel, mask, 1.0) * dh_x
+            _put(dscale + row, by_scale + _parameter(bias, channel, mask, 0.0) * dh, mask)
+        if dshift is not None:
+            _put(dshift + row, dh, mask)
     elements = group_channels.to(tl.float64) * pixels
-    tl.store(lines + group, -root * root * dxhat_xhat / elements)
-    tl.store(lines + samples * groups + group, -root * dxhat / elements)
+    tl.store(lines + group, -root * root * dxhat_xhat / elements, is_one)
+    tl.store(lines + samples * groups + group, -root * dxhat / elements, is_one)
 
 
 @triton.jit
@@ -286,7 +292,8 @@ def _dx_kernel(
     bias,
     scale,
     shift,
-    strides,
+    scale_stride,
+    shift_stride,
     lines,
     dx,
     groups_in_all,
@@ -299,7 +306,7 @@ def _dx_kernel(
     PIXELS: tl.constexpr,
 ):
     sample, _, channel, at, of_channel, mask = _tile(channels, pixels, LAST, CHANNELS, PIXELS)
-    w, b = _modulated(weight, bias, scale, shift, strides, sample, channel, of_channel)
+    w, b = _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, channel, of_channel)
     group = sample * groups + channel // group_channels
     d, dh, root = _dh(grad, x, mean, rstd, w, b, group, at, of_channel, mask)
     slope = tl.load(lines + group, of_channel, other=0.0).to(d.dtype)
@@ -309,7 +316,7 @@ def _dx_kernel(
 
 @triton.jit
 def _parameters_kernel(
-    totals, scale, strides, dweight, dbias, samples, channels, CHANNELS: tl.constexpr, SAMPLES: tl.constexpr
+    totals, scale, scale_stride, dweight, dbias, samples, channels, CHANNELS: tl.constexpr, SAMPLES: tl.constexpr
 ):
     """dweight and dbias of some channels: sums over the samples of (1 + scale) times the totals."""
     channel = (tl.program_id(0).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
@@ -318,7 +325,7 @@ def _parameters_kernel(
     for start in range(0, samples, SAMPLES):
         sample = (start + tl.arange(0, SAMPLES)).to(tl.int64)[:, None]
         mask = (sample < samples) & (channel < channels)
-        factor = 1.0 + _parameter(scale, sample * strides[2] + channel * strides[3], mask, 0.0)
+        factor = 1.0 + _parameter(scale, sample * scale_stride + channel, mask, 0.0)
         at = sample * channels + channel
         dh = tl.load(totals + at, mask, other=0.0)
         dh_x = tl.load(totals + samples * channels + at, mask, other=0.0)
@@ -334,6 +341,8 @@ class _Shape:
     """x [N, C, ...] in groups, as the kernels see it."""
 
     def __init__(self, x: Tensor, groups: int):
+        if x.dim() < 2 or groups < 1 or x.shape[1] < 1 or x.shape[1] % groups:
+            raise ValueError(f"groups: expected a divisor of the channels of x {tuple(x.shape)}, got {groups}")
         self.layout, self.device = layout_of(x), x.device
         self.samples, self.channels = x.shape[:2]
         self.pixels = math.prod(x.shape[2:])
@@ -352,14 +361,25 @@ class _Shape:
     def dense(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=self.layout)
 
+    def groups_a_program(self, each: int) -> tuple[int, dict]:
+        """Programs, and tiles [GROUPS, BLOCK], of a kernel that reads `each` numbers of a group."""
+        block = min(TILE, power_of_2(each), 1024)
+        groups = min(TILE // block, power_of_2(self.samples * self.groups))
+        programs = -(-self.samples * self.groups // groups)
+        return programs, {"PIXELS": self.tile["PIXELS"], "GROUPS": groups, "BLOCK": block}
+
     def sums(self, x: Tensor, *shape: int) -> Tensor:
         """Scratch for two sums of everything of a shape."""
         return x.new_empty((2, *shape), dtype=torch.float64)
 
 
-def _parameters(*given: Tensor | None) -> tuple:
-    """weight, bias [C], scale, shift [N, C], and their strides."""
-    return *given, tuple(s for p, d in zip(given, (1, 1, 2, 2), strict=True) for s in (p.stride() if p is not None else (0,) * d))
+def _parameters(x: Tensor, *given: Tensor | None) -> tuple:
+    """weight, bias [C], scale, shift [N, C], and how far the samples of the last two are from each other."""
+    for i, (name, p) in enumerate(zip(("weight", "bias", "scale", "shift"), given, strict=True)):
+        if p is not None and (p.shape != x.shape[i < 2 : 2] or p.device != x.device):
+            raise ValueError(f"{name}: expected {'[C]' if i < 2 else '[N, C]'} on {x.device}, got {tuple(p.shape)}")
+    dense = [p if p is None or p.stride(-1) == 1 else p.contiguous() for p in given]
+    return *dense, *(0 if p is None else p.stride(0) for p in dense[2:])
 
 
 def group_norm_silu(
@@ -379,11 +399,10 @@ def group_norm_silu(
         return y, mean.fill_(math.nan), rstd.fill_(math.nan)
     moments, exact = s.sums(x, s.samples, s.channels, s.parts), s.sums(x, s.samples, groups)
     launch(_moments_kernel, s.programs, s.device, x, moments, s.channels, s.pixels, moments[0].numel(), **s.tile)
-    block = min(1024, power_of_2(s.group_channels * s.parts))
     sizes = (moments[0].numel(), mean.numel(), s.group_channels, s.pixels)
-    how = {"EPS": eps, "PIXELS": s.tile["PIXELS"], "BLOCK": block}
-    launch(_merge_kernel, mean.numel(), s.device, moments, mean, rstd, exact, *sizes, **how)
-    args = (x, exact, *_parameters(weight, bias, scale, shift), y, mean.numel(), groups, s.group_channels)
+    programs, how = s.groups_a_program(s.group_channels * s.parts)
+    launch(_merge_kernel, programs, s.device, moments, mean, rstd, exact, *sizes, **how, EPS=eps)
+    args = (x, exact, *_parameters(x, weight, bias, scale, shift), y, mean.numel(), groups, s.group_channels)
     launch(_apply_kernel, s.programs, s.device, *args, s.channels, s.pixels, **s.tile)
     return y, mean, rstd
 
@@ -402,26 +421,27 @@ def group_norm_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, weight, bias, scale, shift; empty ones by what is not given."""
     s = _Shape(x, groups)
+    if grad.shape != x.shape or mean.shape != (s.samples, groups) or rstd.shape != mean.shape:
+        raise ValueError(f"grad, mean, rstd: expected {tuple(x.shape)} and [{s.samples}, {groups}] twice")
     dx, x = empty_as(x), s.dense(x)
     given = (weight, bias, scale, shift)
     results = [x.new_empty(0) if p is None else p.new_empty(p.shape) for p in given]
     if x.numel() == 0:
         return dx, *(gradient.zero_() for gradient in results)
     dweight, dbias, dscale, dshift = (None if p is None else d for p, d in zip(given, results, strict=True))
-    parameters = _parameters(*given)
+    parameters = _parameters(x, *given)
     inputs = (s.dense(grad), x, mean.contiguous(), rstd.contiguous(), *parameters)
     sums, totals = s.sums(x, s.samples, s.channels, s.parts), s.sums(x, s.samples, s.channels)
     lines = s.sums(x, s.samples, groups)
     shape = (groups, s.group_channels, s.channels, s.pixels)
     launch(_sums_kernel, s.programs, s.device, *inputs, sums, sums[0].numel(), *shape, **s.tile)
     args = (sums, inputs[3], *parameters, totals, lines, dscale, dshift, sums[0].numel(), *shape, s.samples)
-    parts = min(power_of_2(s.parts), 32)
-    how = {"PIXELS": s.tile["PIXELS"], "BLOCK": min(power_of_2(s.group_channels), 1024 // parts), "PARTS": parts}
-    launch(_group_kernel, s.samples * groups, s.device, *args, **how)
+    programs, how = s.groups_a_program(s.group_channels)
+    launch(_group_kernel, programs, s.device, *args, **how)
     launch(_dx_kernel, s.programs, s.device, *inputs, lines, dx, s.samples * groups, *shape, **s.tile)
     if weight is not None or bias is not None:
         channels = min(power_of_2(s.channels), 64)
         how = {"CHANNELS": channels, "SAMPLES": min(power_of_2(s.samples), 16)}
-        args = (totals, scale, parameters[4], dweight, dbias, s.samples, s.channels)
+        args = (totals, parameters[2], parameters[4], dweight, dbias, s.samples, s.channels)
         launch(_parameters_kernel, -(-s.channels // channels), s.device, *args, **how)
     return dx, *results
