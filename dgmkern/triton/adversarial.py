@@ -376,7 +376,7 @@ def _losses(real: Tensor | None, fake: Tensor, kind: str) -> tuple[Tensor | None
     c, fakes, reals = compute_dtype(fake), fake.numel(), 0 if real is None else real.numel()
     fake_scores, real_scores = Operands(fake).dense(fake), None if real is None else Operands(real).dense(real)
     loss_d, loss_g = None if real is None else fake.new_empty((), dtype=c), fake.new_empty((), dtype=c)
-    parts = min(1024, max(1, -(-maxreals, fakes // _ALONE)))
+    parts = min(1024, max(1, -(-max(reals, fakes) // _ALONE)))
     sums = fake.new_empty((parts, 3), dtype=torch.float64) if parts > 1 else None
     results, each = (loss_d, loss_g), (-(-reals // parts), -(-fakes // parts))
     block = min(TILE, power_of_2(max(*each, 1)))

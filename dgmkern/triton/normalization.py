@@ -356,15 +356,17 @@ class _Shape:
             channels = min(power_of_2(self.channels), TILE // pixels)
         self.parts = -(-self.pixels // pixels)
         self.programs = self.samples * -(-self.channels // channels) * self.parts
-        self.tile = {"LAST": last, "CHANNELS": channels, "PIXELS": pixels}
+        # the fp64 numbers of many channels are to stay in registers
+        self.tile = {"LAST": last, "CHANNELS": channels, "PIXELS": pixels, "num_warps": 8 if last else 4}
 
     def dense(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=self.layout)
 
     def groups_a_program(self, each: int) -> tuple[int, dict]:
         """Programs, and tiles [GROUPS, BLOCK], of a kernel that reads `each` numbers of a group."""
-        block = min(TILE, power_of_2(each), 1024)
-        groups = min(TILE // block, power_of_2(self.samples * self.groups))
+        tile = TILE // 4  # of fp64 numbers
+        block = min(tile, power_of_2(each), 1024)
+        groups = min(tile // block, power_of_2(self.samples * self.groups))
         programs = -(-self.samples * self.groups // groups)
         return programs, {"PIXELS": self.tile["PIXELS"], "GROUPS": groups, "BLOCK": block}
 
