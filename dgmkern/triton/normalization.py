@@ -349,7 +349,7 @@ class _Shape:
         self.groups, self.group_channels = groups, self.channels // groups
         last = self.layout is not torch.contiguous_format or self.pixels == 1
         if last:
-            channels = min(power_of_2(self.channels), 64)
+            channels = min(power_of_2(self.channels), TILE // 16)
             pixels = min(power_of_2(self.pixels), TILE // channels)
         else:
             pixels = min(power_of_2(self.pixels), TILE)
