@@ -203,8 +203,10 @@ class Operands:
         how = {"weight": weight, "SCALE": scale, "SHIFT": shift, "MEAN": mean}
         if self.numel > 0 and self.parts > 1:
             return Sum(self.like.new_empty((self.samples, self.parts), dtype=torch.float64), how)
-        make = self.like.new_zeros if self.numel == 0 else self.like.new_empty
-        return Sum(make((self.samples,), dtype=compute_dtype(self.like)), how)
+        result = self.like.new_empty((self.samples,), dtype=compute_dtype(self.like))
+        if self.numel == 0:  # a sum over nothing is 0, a mean over nothing NaN
+            result.fill_(math.nan if mean else scale * 0.0 + shift)
+        return Sum(result, how)
 
     def finished(self, sums: Sum) -> Tensor:
         """The sums [N]; parts are added in a fixed order."""

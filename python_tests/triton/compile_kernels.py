@@ -26,6 +26,7 @@ import torch
 import triton
 from cases import CASES
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from dgmkern import _library
@@ -48,6 +49,7 @@ TYPES = {
     torch.int32: "*i32",
 }
 SHAPES = [(4, 32, 16, 16), (7, 3, 5, 2), (5, 6000), (3, 48)]
+CUOBJDUMP = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 OPTIONS = ("num_warps", "num_stages")
 LARGE = 2**33  # stands for sizes that do not fit into 32 bits
 
@@ -109,6 +111,23 @@ def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide:
     return found
 
 
+def _run(tool: str | pathlib.Path, *arguments: str) -> str:
+    run = subprocess.run([tool, *arguments], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise RuntimeError(run.stdout + run.stderr)
+    return run.stdout + run.stderr
+
+
+def _spilled(ptx: str, target: GPUTarget) -> int:
+    """Bytes of spills, loads and stores, as ptxas counts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "kernel.ptx")
+        source.write_text(ptx)
+        arch = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+        text = _run(get_ptxas(target.arch).path, "-arch", arch, "-v", "-o", f"{folder}/kernel.cubin", str(source))
+    return sum(int(n) for n in re.findall(r"(\d+) bytes spill", text))
+
+
 def compiled(kernel, signature, constants, by_16, options, target: GPUTarget) -> dict:
     """Registers, bytes of spills and shared memory of a kernel compiled for `target`."""
     names = [p.name for p in kernel.params]
@@ -123,10 +142,10 @@ def compiled(kernel, signature, constants, by_16, options, target: GPUTarget) ->
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(out.asm["cubin"])
             file.flush()
-            tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-            text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-        usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
-        registers, spilled = int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])
+            usage = dict(re.findall(r"(REG|STACK):(\d+)", _run(CUOBJDUMP, "-res-usage", file.name)))
+        registers, spilled = int(usage["REG"]), 0
+        if int(usage["STACK"]) > 0:  # a spill, or the frame of a call (64-bit division)
+            spilled = _spilled(out.asm["ptx"], target)
     return {"registers": registers, "spilled": spilled, "shared": out.metadata.shared}
 
 
