@@ -37,6 +37,23 @@ NOT_INTERPRETED = {
 }
 
 
+def _mend_interpreter() -> None:
+    """Triton 3.6 makes loop bounds of arrays of one element, which NumPy 2.4 no longer takes for numbers."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def mended(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    interpreter._patch_lang_tensor = mended
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    _mend_interpreter()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skipped = {}
     if os.environ.get("DGMKERN_EMULATE") == "1":
