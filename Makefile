@@ -12,7 +12,8 @@ demo: build
 	$(PY) -m perf --demo
 	@echo "samples: $(RUN)/samples.png  loss: $(RUN)/loss.png"
 
-# the contract of the ops holds for the plain torch reference too
+# the contract of the ops holds for the plain torch reference too; kernels of a GPU run without one
+test: export DGMKERN_CMAKE_ARGS := $(DGMKERN_CMAKE_ARGS) -DDGM_EMULATE=ON
 test: build
 	DGMKERN_BACKEND=reference $(PY) -m pytest -q python_tests/ops/test_contract.py
 	$(PY) -m pytest -q

@@ -14,7 +14,11 @@ TARGET = (2, 11)
 LIBRARY = pathlib.Path(dgmkern.__file__).parent / "libdgmkern.so"
 HEADERS = [
     pathlib.Path(torch.__file__).parent / "include/torch/csrc" / name
-    for name in ("stable/c/shim.h", "inductor/aoti_torch/c/shim.h")
+    for name in (
+        "stable/c/shim.h",
+        "inductor/aoti_torch/c/shim.h",
+        "inductor/aoti_torch/generated/c_shim_aten.h",  # fill_, new_empty: since 2.9, says stable/ops.h
+    )
 ]
 # from the compiler's own start-up code
 TOOLCHAIN = {"_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__gmon_start__"}

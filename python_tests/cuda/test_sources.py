@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -95,7 +96,8 @@ INSTRUCTIONS = 1000
 @BUILT
 def test_the_library_needs_nothing_that_torch_2_11_lacks():
     """Linked without torch's CUDA libraries: what it asks of them is C functions of the shim headers."""
-    from test_abi import c_functions_by_version, problem_with  # python_tests/build
+    sys.path.insert(0, str(ROOT / "python_tests" / "build"))
+    from test_abi import c_functions_by_version, problem_with
 
     lines = subprocess.run(["nm", "-D", "--undefined-only", LIBRARY], capture_output=True, text=True, check=True).stdout
     functions = c_functions_by_version()
