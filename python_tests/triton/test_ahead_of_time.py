@@ -23,8 +23,12 @@ def check(*arguments: str) -> None:
     assert not broken, f"{len(broken)} of {len(lines)}, the first: {json.dumps(broken[0], indent=1)}"
 
 
-def test_kernels_compile_for_hopper_without_spills():
-    check("sm_90", "--dtype", "bf16", "--shapes", "1")
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [("sm_80", "fp32"), ("sm_90", "bf16"), ("sm_100", "fp16"), ("sm_120", "fp64"), ("gfx942", "fp32")],
+)
+def test_kernels_compile_for_each_target_without_spills(target, dtype):
+    check(target, "--dtype", dtype, "--shapes", "1")
 
 
 @pytest.mark.slow
