@@ -445,6 +445,12 @@ def _halves(tensors: Operands, variance: str) -> str:
     return tensors.halves() if variance.startswith("learned") else "none"
 
 
+def _learned(tensors: Operands, variance: str) -> str:
+    if variance not in ("learned", "learned_range"):
+        raise ValueError(f"variance: expected learned or learned_range, got {variance!r}")
+    return tensors.halves()
+
+
 def _gradient(model_out: Tensor, tensors: Operands) -> Tensor:
     return torch.empty_like(model_out, memory_format=tensors.layout)
 
@@ -572,7 +578,7 @@ def hybrid_terms(
     drawn = tensors.noise(noise, seed, offset)
     inputs = (tensors.doubled(model_out), tensors.dense(x0))
     args = (*inputs, *tensors.scheduled(t, table), weight, mse.target, vb.target)
-    how = {"PREDICTION": prediction, "VARIANCE": variance, "HALVES": tensors.halves()}
+    how = {"PREDICTION": prediction, "VARIANCE": variance, "HALVES": _learned(tensors, variance)}
     tensors.run(_hybrid_kernel, *args, **drawn, **how, tile=_tile(x0))
     return tensors.finished(mse), tensors.finished(vb)
 
@@ -603,7 +609,12 @@ def hybrid_terms_backward(
         _weights(weight, tensors),
         dout,
     )
-    how = {"PREDICTION": prediction, "VARIANCE": variance, "FROZEN_MEAN": frozen_mean, "HALVES": tensors.halves()}
+    how = {
+        "PREDICTION": prediction,
+        "VARIANCE": variance,
+        "FROZEN_MEAN": frozen_mean,
+        "HALVES": _learned(tensors, variance),
+    }
     tensors.run(_hybrid_backward_kernel, *grads, *args, **drawn, **how, tile=_tile(x0))
     return dout
 

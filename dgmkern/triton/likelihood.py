@@ -80,8 +80,15 @@ def _tile(density: str, x: Tensor) -> int:
     return min(TILE, 512) if narrow and not INTERPRETED else TILE
 
 
+def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:
+    for x in others:
+        if x is not None and x.dtype is not first.dtype:
+            raise ValueError(f"expected tensors of {first.dtype}, got one of {x.dtype}")
+
+
 def _nll(density: str, *parameters: Tensor | None) -> Tensor:
     tensors = Operands(parameters[0], sums=True)
+    _check_dtypes(*parameters)
     nll = tensors.sum()
     tensors.run(
         _nll_kernel, *map(tensors.dense, parameters), nll.target, tile=_tile(density, parameters[0]), DENSITY=density
@@ -91,6 +98,7 @@ def _nll(density: str, *parameters: Tensor | None) -> Tensor:
 
 def _backward(density: str, grad: Tensor, *parameters: Tensor | None) -> tuple[Tensor, Tensor | None]:
     tensors = Operands(parameters[0])
+    _check_dtypes(*parameters)
     grads = tensors.out(), None if parameters[2] is None else tensors.out()
     dense = map(tensors.dense, parameters)
     tile = _tile(density, parameters[0])

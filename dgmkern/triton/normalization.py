@@ -378,8 +378,12 @@ class _Shape:
 def _parameters(x: Tensor, *given: Tensor | None) -> tuple:
     """weight, bias [C], scale, shift [N, C], and how far the samples of the last two are from each other."""
     for i, (name, p) in enumerate(zip(("weight", "bias", "scale", "shift"), given, strict=True)):
-        if p is not None and (p.shape != x.shape[i < 2 : 2] or p.device != x.device):
+        if p is None:
+            continue
+        if p.shape != x.shape[i < 2 : 2] or p.device != x.device:
             raise ValueError(f"{name}: expected {'[C]' if i < 2 else '[N, C]'} on {x.device}, got {tuple(p.shape)}")
+        if not p.is_floating_point() or (p.dtype is torch.float64 and x.dtype is not torch.float64):
+            raise ValueError(f"{name}: expected a floating dtype no wider than the arithmetic, got {p.dtype}")
     dense = [p if p is None or p.stride(-1) == 1 else p.contiguous() for p in given]
     return *dense, *(0 if p is None else p.stride(0) for p in dense[2:])
 
@@ -423,8 +427,11 @@ def group_norm_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, weight, bias, scale, shift; empty ones by what is not given."""
     s = _Shape(x, groups)
-    if grad.shape != x.shape or mean.shape != (s.samples, groups) or rstd.shape != mean.shape:
-        raise ValueError(f"grad, mean, rstd: expected {tuple(x.shape)} and [{s.samples}, {groups}] twice")
+    if grad.shape != x.shape or grad.dtype is not x.dtype:
+        raise ValueError(f"grad: expected {x.dtype} {tuple(x.shape)}, got {grad.dtype} {tuple(grad.shape)}")
+    for moment in (mean, rstd):
+        if moment.shape != (s.samples, groups) or moment.dtype is not compute_dtype(x):
+            raise ValueError(f"mean, rstd: expected {compute_dtype(x)} [{s.samples}, {groups}] twice")
     dx, x = empty_as(x), s.dense(x)
     given = (weight, bias, scale, shift)
     results = [x.new_empty(0) if p is None else p.new_empty(p.shape) for p in given]

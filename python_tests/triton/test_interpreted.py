@@ -54,6 +54,12 @@ def test_the_rest_of_the_contract():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["noise", "gaussian", "importance", "diffusion", "reverse"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("noise", "gaussian", "importance", "diffusion", "reverse"),
+        *("likelihood", "bound", "multinomial", "normalization", "adversarial"),
+    ],
+)
 def test_of_a_family(family):
     interpreted("-m", "pytest", "-q", str(TESTS / "ops" / f"test_{family}.py"))
