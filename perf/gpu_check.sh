@@ -51,7 +51,7 @@ build() { # for this GPU alone, if there is one: a quarter of the time
   architecture=$("$PYTHON" -c "import torch
 c = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
 print(f'{c[0]}{c[1]}-real')")
-  DGMKERN_REQUIRE_NATIVE=1 DGMKERN_CMAKE_ARGS="-DDGM_WERROR=ON -DDGM_EMULATE=ON \
+  DGMKERN_BUILD_FOLDER=build/gpu-check DGMKERN_REQUIRE_NATIVE=1 DGMKERN_CMAKE_ARGS="-DDGM_WERROR=ON -DDGM_EMULATE=ON \
     -DDGM_CUDA_ARCHITECTURES=$architecture" "$PYTHON" setup.py -q build_ext --inplace
 }
 

@@ -1,11 +1,15 @@
 """Argument checks shared by the ops: each failure names the argument, what was given and what is wanted."""
 
+import os
+
 import torch
 from torch import Tensor
 
 from ..rng import draw_seed, seed_tensor
 from ..schedule import DiffusionSchedule
 
+# look at the steps of a batch on any device, which waits for a GPU; else its kernels make NaN of a wrong one
+_DEBUG = os.environ.get("DGMKERN_DEBUG") == "1"
 _FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 
 
@@ -113,7 +117,8 @@ def check_model_out(model_out: Tensor, x_name: str, x: Tensor, *, halves: bool |
 def steps_tensor(
     t: int | Tensor, x_name: str, x: Tensor, schedule: DiffusionSchedule, *, name: str = "t", first: int = 0
 ) -> Tensor:
-    """`t` as int64 [N] on x's device. The values of a tensor are checked by the kernel, where they are read."""
+    """`t` as int64 [N] on x's device. The values of a tensor are checked by the CPU's kernels, where they are read; on
+    CUDA only with DGMKERN_DEBUG=1."""
     n = x.shape[0]
     if not isinstance(t, Tensor):
         if isinstance(t, bool) or not isinstance(t, (int, torch.SymInt)):
@@ -129,4 +134,9 @@ def steps_tensor(
         raise ValueError(f"{name}: expected shape ({n},), one step per sample of {x_name}, got {tuple(t.shape)}")
     if t.device != x.device:
         raise ValueError(f"{name}: expected the device {x.device} of {x_name}, got {t.device}")
+    if _DEBUG and not torch.compiler.is_compiling() and n > 0:
+        low, high = (int(end) for end in torch.aminmax(t))
+        if low < first or high >= schedule.steps:
+            wrong = low if low < first else high
+            raise IndexError(f"{name}: expected steps in [{first}, {schedule.steps}), got {wrong}")
     return t

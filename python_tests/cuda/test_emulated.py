@@ -32,8 +32,22 @@ assert x_t[0].isfinite().all() and x_t[1:].isnan().all()
 """
 
 
-def emulated(*command: str) -> None:
-    env = {**os.environ, "DGMKERN_BACKEND": "cuda", "DGMKERN_EMULATE": "1"}
+DEBUG = """
+import torch, dgmkern
+x, s = torch.randn(3, 5), dgmkern.DiffusionSchedule.cosine(50)
+for wrong in (-1, 50):
+    try:
+        dgmkern.q_sample(x, torch.tensor([0, wrong, 1]), s, seed=1)
+    except IndexError as error:
+        assert f"t: expected steps in [0, 50), got {wrong}" in str(error)
+    else:
+        raise AssertionError(wrong)
+dgmkern.ddim_step(x, x, torch.tensor([0, 49, 1]), torch.tensor([-1, 20, 0]), s)
+"""
+
+
+def emulated(*command: str, **more: str) -> None:
+    env = {**os.environ, "DGMKERN_BACKEND": "cuda", "DGMKERN_EMULATE": "1", **more}
     run = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, cwd=TESTS.parent)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
 
@@ -41,6 +55,11 @@ def emulated(*command: str) -> None:
 @needs_library
 def test_noise_is_bit_for_bit_the_cpus_and_steps_outside_are_nan():
     emulated("-c", NOISE)
+
+
+@needs_library
+def test_debugging_names_a_step_outside_the_schedule():
+    emulated("-c", DEBUG, DGMKERN_DEBUG="1")
 
 
 @needs_library
