@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ..reference.gaussian import compute_dtype
 from ..reference.layout import empty_as, layout_of
-from ._launch import TILE, launch, power_of_2
+from ._launch import INTERPRETED, TILE, launch, power_of_2
 from ._math import multiply_add
 from ._math_logistic import silu, silu_gradient
 from ._tile import load, store
+
+_INTERPRETED = tl.constexpr(INTERPRETED)
 
 
 @triton.jit
@@ -61,6 +63,16 @@ def _modulated(weight, bias, scale, shift, scale_stride, shift_stride, sample, c
 
 
 @triton.jit
+def _sum(x, AXIS: tl.constexpr):
+    """Sums along a side of a tile, which stays. The interpreter adds one number after the other, in large tiles: it
+    does so in fp64."""
+    if _INTERPRETED:
+        return tl.sum(x.to(tl.float64), AXIS, keep_dims=True).to(x.dtype)
+    else:
+        return tl.sum(x, AXIS, keep_dims=True)
+
+
+@triton.jit
 def _moments_kernel(
     x,
     moments,
@@ -81,14 +93,14 @@ def _moments_kernel(
     count = tl.minimum(pixels - part * PIXELS, PIXELS)
     pivot = load(x + first, of_channel)  # an offset of all numbers costs no digits
     d = tl.where(mask, load(x + at, mask) - pivot, 0.0)
-    near = tl.sum(d, AXIS, keep_dims=True) / count.to(d.dtype)
+    near = _sum(d, AXIS) / count.to(d.dtype)
     d = tl.where(mask, d - near, 0.0)
     # of numbers so far apart that their squares overflow in fp32
     unit = tl.where(tl.max(tl.abs(d), AXIS, keep_dims=True) > 1e18, 8.271806125530277e-25, 1.0).to(d.dtype)  # 2^-80
     scaled = d * unit
-    squares = tl.sum(scaled * scaled, AXIS, keep_dims=True).to(tl.float64)
+    squares = _sum(scaled * scaled, AXIS).to(tl.float64)
     squares /= unit.to(tl.float64) * unit.to(tl.float64)
-    off = tl.sum(d, AXIS, keep_dims=True).to(tl.float64) / count
+    off = _sum(d, AXIS).to(tl.float64) / count
     inside = squares - off * off * count
     to = moments + (sample * channels + channel) * tl.cdiv(pixels, PIXELS) + part
     tl.store(to, pivot.to(tl.float64) + near.to(tl.float64) + off, of_channel)
@@ -209,8 +221,8 @@ def _sums_kernel(
     group = sample * groups + channel // group_channels
     d, dh, _ = _dh(grad, x, mean, rstd, w, b, group, at, of_channel, mask)
     to = sums + (sample * channels + channel) * tl.cdiv(pixels, PIXELS) + part
-    tl.store(to, tl.sum(dh, AXIS, keep_dims=True).to(tl.float64), of_channel)
-    of_x = tl.sum(tl.where(mask, dh * d, 0.0), AXIS, keep_dims=True)
+    tl.store(to, _sum(dh, AXIS).to(tl.float64), of_channel)
+    of_x = _sum(tl.where(mask, dh * d, 0.0), AXIS)
     tl.store(to + parts_in_all, of_x.to(tl.float64), of_channel)
 
 
