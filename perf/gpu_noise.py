@@ -20,7 +20,7 @@ CHUNK = 1 << 25
 def differing(seed: int, offset: int, n: int, device: str) -> int:
     """How many of normals offset ... offset + n - 1 differ in any bit."""
     there = dgmkern.normal(n, seed, offset=offset, device=device).cpu().numpy()
-    return int(np.count_nonzero(there.view(np.uint32) != _native.normal(seed, n, offset).view(np.uint32)))
+    return int(np.count_nonzero(there.view(np.uint32) != _native.normal(seed % 2**64, n, offset).view(np.uint32)))
 
 
 def main() -> int:

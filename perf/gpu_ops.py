@@ -66,7 +66,7 @@ def check_accuracy(case: Case, shape: tuple[int, ...], dtype: torch.dtype, devic
         groups = [(2, 0)] + ([(4 if case.ties else 3, 1)] if not case.ties or dtype.itemsize > 2 else [])
         for factor, which in groups:
             for a, b, c in zip(ours[which], eager[which], exact[which], strict=True):
-                bound = factor * largest(b - c) + slack * max(largest(c), 1e-2 if dtype == torch.float64 else 0.0)
+                bound = factor * largest(b - c) + slack * max(largest(c), 0.1)  # terms are of order 1 and may cancel
                 error = largest(a.cpu() - c)
                 assert error <= bound, f"{'gradient' if which else 'result'}: error {error:.3g}, allowed {bound:.3g}"
 

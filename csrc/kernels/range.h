@@ -24,7 +24,7 @@ struct SampleSums {
   double scale[2];
   double shift = 0;
   const double* weight = nullptr;  // [N]; ... the first one times this, ...
-  const void* add = nullptr;       // ... plus this number in the compute type, for N = 1
+  const double* add = nullptr;     // ... plus this number, for N = 1
   bool penalty = false;            // ... or the penalty on the root of the sum (math/adversarial.h)
   double target = 0;
   bool one_sided = false;
@@ -34,7 +34,7 @@ struct SampleSums {
 DGM_HD void finish(const SampleSums& sums, int k, int64_t n, double sum) {
   double value = sums.scale[k] * sum + sums.shift;
   if (sums.penalty) value = norm_penalty(__builtin_sqrt(sum), sums.target, sums.one_sided);
-  if (sums.add != nullptr && k == 0) value += sums.wide ? *(const double*)sums.add : (double)*(const float*)sums.add;
+  if (sums.add != nullptr && k == 0) value += *sums.add;
   if (sums.weight != nullptr && k == 0) value *= sums.weight[n];
   if (sums.wide)
     ((double*)sums.out[k])[n] = value;

@@ -21,18 +21,21 @@ Tensor as_one_sample(const Tensor& scores) {
   return torch::stable::view(dense(scores, MemoryFormat::Contiguous), {1, scores.numel()});
 }
 
-// The means of one loss or both on scores, without dimensions; `add` is added to the first.
+// The means of one loss or both on scores, without dimensions, in the compute type or another; `add`, a number in
+// fp64, is added to the first.
 template <int kSums>
 std::array<Tensor, kSums> mean_losses(const Tensor& scores, Scores which, const std::string& kind,
-                                      const Tensor* add = nullptr) {
+                                      std::optional<ScalarType> type = {}, const Tensor* add = nullptr) {
   const Tensor x = as_one_sample(scores);
   Operands tensors(x);
   const GanLoss args = {tensors.dtype, kind_of(kind), which, tensors.in(x, "logits"), x.numel()};
   SampleSums how = {};
-  if (add != nullptr) how.add = add->const_data_ptr();
-  std::array<Tensor, kSums> means = tensors.sum_samples<kSums>(
-      [&](const SampleSums& sums, const Range& range) { loops().gan_sums(args, sums, range); }, 1.0 / (double)x.numel(),
-      how);
+  if (add != nullptr) how.add = add->const_data_ptr<double>();
+  std::array<double, kSums> scale;
+  scale.fill(1.0 / (double)x.numel());
+  std::array<Tensor, kSums> means = tensors.sum_samples_in<kSums>(
+      type.value_or(tensors.sum_type()),
+      [&](const SampleSums& sums, const Range& range) { loops().gan_sums(args, sums, range); }, scale, how);
   for (Tensor& mean : means) mean = torch::stable::view(mean, {});
   return means;
 }
@@ -61,8 +64,8 @@ Tensor slopes(const Tensor& scores, const std::string& kind, bool real, Scalar b
 
 std::tuple<Tensor, Tensor> gan_loss(const Tensor& logits_real, const Tensor& logits_fake, std::string kind) {
   require_scores(logits_real, logits_fake);
-  const auto [by_real] = mean_losses<1>(logits_real, Scores::real, kind);
-  const auto [d, g] = mean_losses<2>(logits_fake, Scores::fake, kind, &by_real);
+  const auto [by_real] = mean_losses<1>(logits_real, Scores::real, kind, ScalarType::Double);  // the two may cancel
+  const auto [d, g] = mean_losses<2>(logits_fake, Scores::fake, kind, {}, &by_real);
   return {d, g};
 }
 

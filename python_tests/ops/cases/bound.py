@@ -59,7 +59,7 @@ def eager_prior(x0):
 
 def mse_case(prediction, weighted):
     def weight(x0):
-        return SCHEDULE.min_snr_weights(prediction).to(x0.device)[steps_for(x0)] if weighted else None
+        return SCHEDULE.min_snr_weights(prediction).to(getattr(x0, "device", None))[steps_for(x0)] if weighted else None
 
     return Case(
         f"diffusion_mse_{prediction}",

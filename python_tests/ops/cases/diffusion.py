@@ -12,7 +12,7 @@ SCHEDULE = dgmkern.DiffusionSchedule.cosine(100)
 
 def steps_for(x: Tensor) -> Tensor:
     """One step per sample, from all over the schedule."""
-    return (torch.arange(len(x), device=x.device) * 37 + 5) % SCHEDULE.steps
+    return (torch.arange(len(x), device=getattr(x, "device", None)) * 37 + 5) % SCHEDULE.steps
 
 
 def tables(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from .diffusion import SCHEDULE
 
 def steps_for(x):
     """One step per sample, with room for a step before it."""
-    return (torch.arange(len(x), device=x.device) * 37 + 5) % (SCHEDULE.steps - 7)
+    return (torch.arange(len(x), device=getattr(x, "device", None)) * 37 + 5) % (SCHEDULE.steps - 7)
 
 
 def column(table, x):
