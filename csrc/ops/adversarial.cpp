@@ -16,28 +16,20 @@ GanKind kind_of(const std::string& kind) {
   throw std::invalid_argument("kind: expected minmax, nonsaturating, least_squares, wasserstein or hinge");
 }
 
-// Scores of any shape, one after the other.
-Tensor as_one_sample(const Tensor& scores) {
-  return torch::stable::view(dense(scores, MemoryFormat::Contiguous), {1, scores.numel()});
-}
-
 // The means of one loss or both on scores, without dimensions, in the compute type or another; `add`, a number in
 // fp64, is added to the first.
 template <int kSums>
 std::array<Tensor, kSums> mean_losses(const Tensor& scores, Scores which, const std::string& kind,
                                       std::optional<ScalarType> type = {}, const Tensor* add = nullptr) {
-  const Tensor x = as_one_sample(scores);
-  Operands tensors(x);
-  const GanLoss args = {tensors.dtype, kind_of(kind), which, tensors.in(x, "logits"), x.numel()};
+  Operands tensors(scores);
+  const GanLoss args = {tensors.dtype, kind_of(kind), which, tensors.in(scores, "logits"), tensors.numel};
   SampleSums how = {};
   if (add != nullptr) how.add = add->const_data_ptr<double>();
   std::array<double, kSums> scale;
-  scale.fill(1.0 / (double)x.numel());
-  std::array<Tensor, kSums> means = tensors.sum_samples_in<kSums>(
+  scale.fill(1.0 / (double)tensors.numel);
+  return tensors.sum_all_in<kSums>(
       type.value_or(tensors.sum_type()),
       [&](const SampleSums& sums, const Range& range) { loops().gan_sums(args, sums, range); }, scale, how);
-  for (Tensor& mean : means) mean = torch::stable::view(mean, {});
-  return means;
 }
 
 void require_scores(const Tensor& real, const Tensor& fake) {

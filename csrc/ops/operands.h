@@ -79,19 +79,14 @@ class Operands {
   std::array<Tensor, kSums> sum_samples_in(ScalarType type, const Loop& loop, std::array<double, kSums> scale,
                                            SampleSums how) const {
     require(like_.dim() >= 1, "expected a tensor [N, ...]");
-    const int64_t part = Queue::kPart;
-    how.part = inner < part ? inner : part;
-    how.each = (inner + part - 1) / part;
-    how.all = samples() * how.each;
-    how.wide = type == ScalarType::Double;
-    std::array<Tensor, kSums> results;
-    for (int k = 0; k < kSums; ++k) {
-      results[k] = empty_samples(like_, type);
-      how.out[k] = results[k].mutable_data_ptr();
-      how.scale[k] = scale[k];
-    }
-    queue_.sum(how, kSums, samples(), like_, loop);
-    return results;
+    return sum<kSums>(samples(), inner, {like_.size(0)}, type, loop, scale, how);
+  }
+
+  // Sums over all elements as one sample; results without dimensions.
+  template <int kSums, class Loop>
+  std::array<Tensor, kSums> sum_all_in(ScalarType type, const Loop& loop, std::array<double, kSums> scale,
+                                       SampleSums how) const {
+    return sum<kSums>(1, numel, {}, type, loop, scale, how);
   }
 
   // The same in the compute type.
@@ -118,6 +113,23 @@ class Operands {
   }
 
  private:
+  template <int kSums, class Loop>
+  std::array<Tensor, kSums> sum(int64_t count, int64_t elements, const std::vector<int64_t>& sizes, ScalarType type,
+                                const Loop& loop, const std::array<double, kSums>& scale, SampleSums how) const {
+    how.part = elements < Queue::kPart ? elements : Queue::kPart;
+    how.each = (elements + Queue::kPart - 1) / Queue::kPart;
+    how.all = count * how.each;
+    how.wide = type == ScalarType::Double;
+    std::array<Tensor, kSums> results;
+    for (int k = 0; k < kSums; ++k) {
+      results[k] = empty_strided(like_, sizes, std::vector<int64_t>(sizes.size(), 1), type);
+      how.out[k] = results[k].mutable_data_ptr();
+      how.scale[k] = scale[k];
+    }
+    queue_.sum(how, kSums, count, like_, loop);
+    return results;
+  }
+
   const void* numbers(const Tensor& x, ScalarType type, const char* name, const char* expected) {
     if (x.dim() != 1 || x.size(0) != samples() || x.scalar_type() != type || !is_beside(x, like_))
       throw std::invalid_argument(std::string(name) + ": expected a " DGM_DEVICE " tensor [N" + expected);
