@@ -225,8 +225,3 @@ class Operands:
             BLOCK=power_of_2(self.parts),
         )
         return result
-
-
-def per_sample(grad: Tensor) -> Tensor:
-    """A gradient [N] as dense numbers, unchecked."""
-    return grad.contiguous()

@@ -113,11 +113,6 @@ def _posterior_backward_kernel(
     store(dx + at, at_step(table, MEAN_X, count, step).to(g.dtype) * g, mask)
 
 
-def scheduled(t: Tensor, table: Tensor) -> tuple[Tensor, int, Tensor, int]:
-    """The arguments t, t_stride, table, count of a kernel, unchecked."""
-    return t, t.stride(0), table.contiguous(), table.shape[1]
-
-
 def q_sample(x0: Tensor, t: Tensor, table: Tensor, noise: Tensor | None, seed: Tensor | None, offset: int) -> Tensor:
     """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps."""
     tensors = Operands(x0)
