@@ -3,6 +3,7 @@ PYTHON ?= python3
 # plain `torch` may pull gigabytes of CUDA packages; the native library serves every torch from 2.11 on
 TORCH ?= torch==2.13.0
 PY := .venv/bin/python
+OLDEST_TRITON := .venv/triton-3.6
 RUN ?= runs/demo
 
 .PHONY: demo test test-slow test-sanitize test-big perf build lint format clean
@@ -14,7 +15,7 @@ demo: build
 
 # the contract of the ops holds for the plain torch reference too; kernels of a GPU run without one
 test: export DGMKERN_CMAKE_ARGS := $(DGMKERN_CMAKE_ARGS) -DDGM_EMULATE=ON
-test: build
+test: build $(OLDEST_TRITON)
 	DGMKERN_BACKEND=reference $(PY) -m pytest -q python_tests/ops/test_contract.py
 	$(PY) -m pytest -q
 
@@ -42,6 +43,10 @@ build: .venv/ready
 	$(PY) -m pip install -q '$(TORCH)' 'setuptools>=77' wheel 'pybind11>=2.13' 'cmake>=3.24' ninja numpy
 	$(PY) -m pip install -q --no-build-isolation -e '.[dev,train]'
 	touch $@
+
+# in a folder of its own: its interpreter is tested beside the newest one's
+$(OLDEST_TRITON): .venv/ready
+	$(PY) -m pip install -q --no-deps --target $@ 'triton==3.6.0'
 
 lint: .venv/ready
 	$(PY) -m ruff check .

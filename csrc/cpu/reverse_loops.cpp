@@ -9,7 +9,7 @@ namespace DGM_LEVEL {
 template <class T>
 static void bound_of(const DynamicBound& args, const Range& samples) {
   using C = compute_t<T>;
-  const Work<X0Magnitudes<T>> work = {{args.steps}, args.inner, {args.out, args.x}, {}};
+  const Work<X0Magnitudes<T>> work = {{{{}, args.steps}}, args.inner, {args.out, args.x}, {}};
   OfSample<X0Magnitudes<T>> of(work.kernel);
   // a sample and its counters: no vector of std here (levels.h)
   bits_t<C>* const values = (bits_t<C>*)__builtin_malloc((args.inner + kChunk + kLanes) * sizeof(C));

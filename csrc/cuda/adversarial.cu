@@ -7,11 +7,8 @@ namespace DGM_LEVEL {
 
 // The numbers themselves, for AddSquares.
 template <class T>
-struct Numbers : AdversarialKernel<T, 1, 0, 1> {
+struct Numbers : UniformKernel<T, 1, 0, 1, false> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     DGM_INDEPENDENT

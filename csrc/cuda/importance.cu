@@ -6,15 +6,9 @@ namespace dgm {
 namespace DGM_LEVEL {
 
 // inputs: mu, logvar of the datum; z, and the terms of the log ratio
-template <class T_>
-struct LogRatioKernel {
-  using T = T_;
+template <class T>
+struct LogRatioKernel : UniformKernel<T, 2, 1, 1, true> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-  static constexpr int kIn = 2, kOut = 1, kSums = 1;
-  static constexpr bool kDraws = true;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     const C *mu = in[0], *logvar = in[1], *eps = in[2];

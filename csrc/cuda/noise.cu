@@ -4,15 +4,9 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-template <class T_>
-struct Normals {
-  using T = T_;
+template <class T>
+struct Normals : UniformKernel<T, 0, 1, 0, true> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-  static constexpr int kIn = 0, kOut = 1, kSums = 0;
-  static constexpr bool kDraws = true;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     DGM_INDEPENDENT

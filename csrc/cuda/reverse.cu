@@ -99,7 +99,7 @@ struct BoundJob {
 
 template <class T>
 static void bound_of(const DynamicBound& args, const Range& samples) {
-  launch(BoundJob<T>{{{{args.steps}}, args.inner, {args.out, args.x}, {}}, args.quantile, args.bounds}, samples.end,
+  launch(BoundJob<T>{{{{{}, args.steps}}, args.inner, {args.out, args.x}, {}}, args.quantile, args.bounds}, samples.end,
          samples.stream);
 }
 

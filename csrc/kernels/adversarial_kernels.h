@@ -21,20 +21,9 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-template <class T_, int in, int out, int sums>
-struct AdversarialKernel {
-  using T = T_;
-  using C = compute_t<T>;
-  static constexpr int kIn = in, kOut = out, kSums = sums;
-  static constexpr bool kDraws = false;
-};
-
 template <class T, GanKind kind, Scores which>
-struct GanTerms : AdversarialKernel<T, 1, 0, which == Scores::fake ? 2 : 1> {
+struct GanTerms : UniformKernel<T, 1, 0, which == Scores::fake ? 2 : 1, false> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     const C* const scores = in[0];
@@ -65,7 +54,7 @@ static void gan_sums(const GanLoss& args, const SampleSums& sums, const Range& p
 
 // All scores are one sample, whose numbers are the gradients by each score's losses.
 template <class T, GanKind kind, bool real>
-struct GanSlope : AdversarialKernel<T, 1, 1, 0> {
+struct GanSlope : KernelBase<T, 1, 1, 0, false> {
   using C = compute_t<T>;
   struct Sample {
     C by_d, by_g;
@@ -113,7 +102,7 @@ static void gan_slopes(const GanSlopes& args, const Range& elements) {
 
 // A sample's number is its weight alpha.
 template <class T, int in, int out, int sums>
-struct Interpolating : AdversarialKernel<T, in, out, sums> {
+struct Interpolating : KernelBase<T, in, out, sums, false> {
   using Sample = compute_t<T>;
   WeightSource alpha;
   DGM_HD Sample of(int64_t n) const { return alpha.template at<Sample>(n); }
@@ -171,7 +160,7 @@ static void squares(const NormPenalty& args, const SampleSums& sums, const Range
 
 // A sample's number is what its gradient is multiplied by.
 template <class T>
-struct PenaltyGradient : AdversarialKernel<T, 1, 1, 0> {
+struct PenaltyGradient : KernelBase<T, 1, 1, 0, false> {
   using C = compute_t<T>;
   using Sample = C;
 

@@ -21,13 +21,10 @@ struct LossStepIn {
   }
 };
 
-template <class T_, int in, int out, int sums, bool draws>
-struct LossKernel {
-  using T = T_;
+template <class T, int in, int out, int sums, bool draws>
+struct LossKernel : KernelBase<T, in, out, sums, draws> {
   using C = compute_t<T>;
   using Sample = LossStepIn<C>;
-  static constexpr int kIn = in, kOut = out, kSums = sums;
-  static constexpr bool kDraws = draws;
 
   LossSteps steps;
   double clip;
@@ -215,20 +212,9 @@ struct HybridGradient : LossKernel<T, 3, 2, 0, true> {
   }
 };
 
-template <class T_, int out, int sums>
-struct SquareKernel {
-  using T = T_;
-  using C = compute_t<T>;
-  static constexpr int kIn = 1, kOut = out, kSums = sums;
-  static constexpr bool kDraws = false;
-};
-
 template <class T>
-struct Square : SquareKernel<T, 0, 1> {
+struct Square : UniformKernel<T, 1, 0, 1, false> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> results, int from, int to) const {
     const C* const x = in[0];
@@ -239,7 +225,7 @@ struct Square : SquareKernel<T, 0, 1> {
 };
 
 template <class T>
-struct SquareGradient : SquareKernel<T, 1, 0> {
+struct SquareGradient : KernelBase<T, 1, 1, 0, false> {
   using C = compute_t<T>;
   using Sample = C;
 

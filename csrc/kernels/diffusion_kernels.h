@@ -5,12 +5,9 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-template <class T_, Target target>
-struct NoisedSample {
-  using T = T_;
+template <class T, Target target>
+struct NoisedSample : KernelBase<T, 1, target == Target::none ? 1 : 2, 0, true> {
   using C = compute_t<T>;
-  static constexpr int kIn = 1, kOut = target == Target::none ? 1 : 2, kSums = 0;
-  static constexpr bool kDraws = true;
   struct Sample {
     C signal, sigma;
   };
@@ -24,7 +21,7 @@ struct NoisedSample {
 
   DGM_HD void operator()(const Sample& s, In<C> in, Out<C> out, int from, int to) const {
     const C *x0 = in[0], *eps = in[1];
-    C *const x_t = out[0], *const wanted = out[kOut - 1];
+    C *const x_t = out[0], *const wanted = out[NoisedSample::kOut - 1];
     DGM_INDEPENDENT
     for (int j = from; j < to; ++j) {
       x_t[j] = noised(s.signal, s.sigma, x0[j], eps[j]);
@@ -36,7 +33,7 @@ struct NoisedSample {
 
 template <class T, Target target>
 static void q_sample_as(const QSample& args, const Range& elements) {
-  Work<NoisedSample<T, target>> work = {{args.steps}, args.inner, {args.x0}, {args.x_t}, args.noise};
+  Work<NoisedSample<T, target>> work = {{{}, args.steps}, args.inner, {args.x0}, {args.x_t}, args.noise};
   if (target != Target::none) work.out[work.kernel.kOut - 1] = args.wanted;
   run(work, elements);
 }
@@ -54,12 +51,9 @@ static void q_sample(const QSample& args, const Range& elements) {
 }
 
 // outs = factors[k] x of the sample
-template <class T_, int count>
-struct ScaledSample {
-  using T = T_;
+template <class T, int count>
+struct ScaledSample : KernelBase<T, 1, count, 0, false> {
   using C = compute_t<T>;
-  static constexpr int kIn = 1, kOut = count, kSums = 0;
-  static constexpr bool kDraws = false;
   struct Sample {
     C factor[count];
   };
@@ -86,15 +80,12 @@ struct ScaledSample {
 
 static void scale(const Scale& args, const Range& elements) {
   DGM_DISPATCH(args.dtype,
-               run(Work<ScaledSample<T, 1>>{{args.steps, {args.row}}, args.inner, {args.x}, {args.out}}, elements));
+               run(Work<ScaledSample<T, 1>>{{{}, args.steps, {args.row}}, args.inner, {args.x}, {args.out}}, elements));
 }
 
-template <class T_>
-struct PosteriorMean {
-  using T = T_;
+template <class T>
+struct PosteriorMean : KernelBase<T, 2, 1, 0, false> {
   using C = compute_t<T>;
-  static constexpr int kIn = 2, kOut = 1, kSums = 0;
-  static constexpr bool kDraws = false;
   struct Sample {
     C by_x0, by_x;
   };
@@ -113,13 +104,13 @@ struct PosteriorMean {
 
 static void posterior(const Posterior& args, const Range& elements) {
   DGM_DISPATCH(args.dtype,
-               run(Work<PosteriorMean<T>>{{args.steps}, args.inner, {args.x0, args.x}, {args.mean}}, elements));
+               run(Work<PosteriorMean<T>>{{{}, args.steps}, args.inner, {args.x0, args.x}, {args.mean}}, elements));
 }
 
 static void posterior_backward(const Posterior& args, const Range& elements) {
   DGM_DISPATCH(
       args.dtype,
-      run(Work<ScaledSample<T, 2>>{{args.steps, {kMeanX0, kMeanX}}, args.inner, {args.grad}, {args.dx0, args.dx}},
+      run(Work<ScaledSample<T, 2>>{{{}, args.steps, {kMeanX0, kMeanX}}, args.inner, {args.grad}, {args.dx0, args.dx}},
           elements));
 }
 

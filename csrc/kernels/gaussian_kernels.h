@@ -6,23 +6,9 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-template <class T_, int in, int out, int sums, bool draws>
-struct GaussianKernel {
-  using T = T_;
-  using C = compute_t<T>;
-  static constexpr int kIn = in, kOut = out, kSums = sums;
-  static constexpr bool kDraws = draws;
-};
-
-template <class T, int in, int out, int sums, bool draws>
-struct GaussianEach : GaussianKernel<T, in, out, sums, draws> {
-  using Sample = NoSample;
-  DGM_HD Sample of(int64_t) const { return {}; }
-};
-
 template <class T>
-struct Rsample : GaussianEach<T, 2, 1, 0, true> {
-  using typename GaussianKernel<T, 2, 1, 0, true>::C;
+struct Rsample : UniformKernel<T, 2, 1, 0, true> {
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     const C *mu = in[0], *logvar = in[1], *eps = in[2];
@@ -34,7 +20,7 @@ struct Rsample : GaussianEach<T, 2, 1, 0, true> {
 
 // KL to N(0, 1): of each element, or the terms of a sum
 template <class T, bool summed>
-struct KlStandard : GaussianEach<T, 2, !summed, summed, false> {
+struct KlStandard : UniformKernel<T, 2, !summed, summed, false> {
   using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
@@ -46,7 +32,7 @@ struct KlStandard : GaussianEach<T, 2, !summed, summed, false> {
 };
 
 template <class T, bool summed>
-struct KlBetween : GaussianEach<T, 4, !summed, summed, false> {
+struct KlBetween : UniformKernel<T, 4, !summed, summed, false> {
   using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
@@ -58,7 +44,7 @@ struct KlBetween : GaussianEach<T, 4, !summed, summed, false> {
 };
 
 template <class T>
-struct RsampleKl : GaussianEach<T, 2, 1, 1, true> {
+struct RsampleKl : UniformKernel<T, 2, 1, 1, true> {
   using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
@@ -90,7 +76,7 @@ static void forward_sums(const GaussianForward& a, const SampleSums& sums, const
 
 // A gradient by the KL divergence of a sample, or of each element: then it is an input, after the others.
 template <class T, int in, int out, bool draws, bool per_sample>
-struct GaussianGradient : GaussianKernel<T, in + !per_sample, out, 0, draws> {
+struct GaussianGradient : KernelBase<T, in + !per_sample, out, 0, draws> {
   using C = compute_t<T>;
   using Sample = C;
   const C* grad_kl;
@@ -136,7 +122,7 @@ struct KlBetweenGradient : GaussianGradient<T, 4, 4, false, per_sample> {
 
 // inputs: logvar, grad_z; the gradient by mu is grad_z
 template <class T>
-struct RsampleGradient : GaussianEach<T, 2, 1, 0, true> {
+struct RsampleGradient : UniformKernel<T, 2, 1, 0, true> {
   using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {

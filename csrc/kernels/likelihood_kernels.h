@@ -6,23 +6,9 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-template <class T_, int in, int out, int sums>
-struct LikelihoodKernel {
-  using T = T_;
-  using C = compute_t<T>;
-  static constexpr int kIn = in, kOut = out, kSums = sums;
-  static constexpr bool kDraws = false;
-};
-
-template <class T, int in>
-struct LikelihoodSum : LikelihoodKernel<T, in, 0, 1> {
-  using Sample = NoSample;
-  DGM_HD Sample of(int64_t) const { return {}; }
-};
-
 template <class T>
-struct BernoulliNll : LikelihoodSum<T, 2> {
-  using typename LikelihoodKernel<T, 2, 0, 1>::C;
+struct BernoulliNll : UniformKernel<T, 2, 0, 1, false> {
+  using C = compute_t<T>;
 
   // Eight elements share a logarithm, that of the product of their 1 + e^-|l|, kept as what it exceeds 1 by so that
   // small e^-|l| count in full: [1024, 784] in 0.43 ms instead of 0.51 on one thread of a CPU.
@@ -50,8 +36,8 @@ struct BernoulliNll : LikelihoodSum<T, 2> {
 };
 
 template <class T>
-struct GaussianNll : LikelihoodSum<T, 3> {
-  using typename LikelihoodKernel<T, 3, 0, 1>::C;
+struct GaussianNll : UniformKernel<T, 3, 0, 1, false> {
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     const C *x = in[0], *mean = in[1], *logvar = in[2];
@@ -62,8 +48,8 @@ struct GaussianNll : LikelihoodSum<T, 3> {
 };
 
 template <class T>
-struct DiscretizedNll : LikelihoodSum<T, 3> {
-  using typename LikelihoodKernel<T, 3, 0, 1>::C;
+struct DiscretizedNll : UniformKernel<T, 3, 0, 1, false> {
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to) const {
     const C *x = in[0], *mean = in[1], *log_scale = in[2];
@@ -86,7 +72,7 @@ static void sums(const Likelihood& args, const SampleSums& sums, const Range& pa
 }
 
 template <class T, int in, int out>
-struct LikelihoodGradient : LikelihoodKernel<T, in, out, 0> {
+struct LikelihoodGradient : KernelBase<T, in, out, 0, false> {
   using Sample = compute_t<T>;
   const Sample* grad;
   DGM_HD Sample of(int64_t n) const { return grad[n]; }
@@ -94,7 +80,7 @@ struct LikelihoodGradient : LikelihoodKernel<T, in, out, 0> {
 
 template <class T>
 struct BernoulliGradient : LikelihoodGradient<T, 2, 1> {
-  using typename LikelihoodKernel<T, 2, 1, 0>::C;
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const C& grad, In<C> in, Out<C> out, int from, int to) const {
     const C *logits = in[0], *x = in[1];
@@ -106,7 +92,7 @@ struct BernoulliGradient : LikelihoodGradient<T, 2, 1> {
 
 template <class T>
 struct GaussianGradient : LikelihoodGradient<T, 3, 2> {
-  using typename LikelihoodKernel<T, 3, 2, 0>::C;
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const C& grad, In<C> in, Out<C> out, int from, int to) const {
     const C *x = in[0], *mean = in[1], *logvar = in[2];
@@ -123,7 +109,7 @@ struct GaussianGradient : LikelihoodGradient<T, 3, 2> {
 
 template <class T>
 struct DiscretizedGradient : LikelihoodGradient<T, 3, 2> {
-  using typename LikelihoodKernel<T, 3, 2, 0>::C;
+  using C = compute_t<T>;
 
   DGM_HD void operator()(const C& grad, In<C> in, Out<C> out, int from, int to) const {
     const C *x = in[0], *mean = in[1], *log_scale = in[2];

@@ -8,22 +8,16 @@ namespace dgm {
 namespace DGM_LEVEL {
 
 // Counts are read by the kernel itself: they may be integers.
-template <class T_, class N, int in, int out, int sums>
-struct CountKernel {
-  using T = T_;
-  using C = compute_t<T>;
-  static constexpr int kIn = in, kOut = out, kSums = sums;
-  static constexpr bool kDraws = false, kIndexed = true;
+template <class N>
+struct CountsOf {
+  static constexpr bool kIndexed = true;
 
   const N* counts;
 };
 
 template <class T, class N>
-struct MultinomialNll : CountKernel<T, N, 1, 0, 1> {
+struct MultinomialNll : UniformKernel<T, 1, 0, 1, false>, CountsOf<N> {
   using C = compute_t<T>;
-  using Sample = NoSample;
-
-  DGM_HD Sample of(int64_t) const { return {}; }
 
   DGM_HD void operator()(const NoSample&, In<C> in, Out<C> out, int from, int to, int64_t i) const {
     const C* const log_probs = in[0];
@@ -35,7 +29,7 @@ struct MultinomialNll : CountKernel<T, N, 1, 0, 1> {
 };
 
 template <class T, class N>
-struct MultinomialGradient : CountKernel<T, N, 0, 1, 0> {
+struct MultinomialGradient : KernelBase<T, 0, 1, 0, false>, CountsOf<N> {
   using C = compute_t<T>;
   using Sample = C;
 
@@ -63,7 +57,7 @@ static void with_values(const Counts& counts, const Body& body) {
 
 template <class T, class N>
 static void sums_as(const N* counts, const Multinomial& args, const SampleSums& sums, const Range& parts) {
-  run(Work<MultinomialNll<T, N>>{{{counts}}, args.inner, {args.log_probs}, {}}, sums, parts);
+  run(Work<MultinomialNll<T, N>>{{{}, {counts}}, args.inner, {args.log_probs}, {}}, sums, parts);
 }
 
 static void sums(const Multinomial& args, const SampleSums& sums, const Range& parts) {
@@ -72,7 +66,9 @@ static void sums(const Multinomial& args, const SampleSums& sums, const Range& p
 
 template <class T, class N>
 static void backward_as(const N* counts, const MultinomialBackward& args, const Range& elements) {
-  run(Work<MultinomialGradient<T, N>>{{{counts}, (const compute_t<T>*)args.grad}, args.inner, {}, {args.dlog_probs}},
+  run(
+      Work<MultinomialGradient<T, N>>{
+          {{}, {counts}, (const compute_t<T>*)args.grad}, args.inner, {}, {args.dlog_probs}},
       elements);
 }
 

@@ -22,9 +22,8 @@ struct ReverseStepIn {
   DGM_HD C learned_sigma(C v) const { return exp_of((C)0.5 * (logvar + logvar_by * v)); }
 };
 
-template <class T_>
-struct ReverseKernel {
-  using T = T_;
+template <class T, int in, int out, int sums, bool draws>
+struct ReverseKernel : KernelBase<T, in, out, sums, draws> {
   using C = compute_t<T>;
   using Sample = ReverseStepIn<C>;
 
@@ -35,10 +34,8 @@ struct ReverseKernel {
 
 // inputs: out, x, [v], [last]; outputs: next, [x0]
 template <class T, bool draws, bool learned, bool second_order, bool gives_x0>
-struct StepKernel : ReverseKernel<T> {
+struct StepKernel : ReverseKernel<T, 2 + learned + second_order, 1 + gives_x0, 0, draws> {
   using C = compute_t<T>;
-  static constexpr int kIn = 2 + learned + second_order, kOut = 1 + gives_x0, kSums = 0;
-  static constexpr bool kDraws = draws;
 
   DGM_HD void operator()(const ReverseStepIn<C>& s, In<C> in, Out<C> results, int from, int to) const {
     if (this->steps.clips)
@@ -50,8 +47,9 @@ struct StepKernel : ReverseKernel<T> {
  private:
   template <class Clips>
   DGM_HD static void steps_of(Clips clips, const ReverseStepIn<C>& s, In<C> in, Out<C> results, int from, int to) {
-    const C *out = in[0], *x = in[1], *v = in[2 * learned], *last = in[2 * second_order], *eps = in[draws ? kIn : 0];
-    C *next = results[0], *x0 = results[kOut - 1];
+    const C *out = in[0], *x = in[1], *v = in[2 * learned], *last = in[2 * second_order],
+            *eps = in[draws ? StepKernel::kIn : 0];
+    C *next = results[0], *x0 = results[StepKernel::kOut - 1];
     DGM_INDEPENDENT
     for (int j = from; j < to; ++j) {
       const C raw = s.raw_x0(x[j], out[j]), kept = clips ? s.clipped(raw) : raw;
@@ -100,15 +98,13 @@ static void step(const ReverseStep& args, const Range& elements) {
 
 // inputs: grad, out, x, [grad_x0], [v, noise]; outputs: dout, dx, [dlast], [dv]
 template <class T, bool with_x0, bool learned, bool second_order>
-struct StepGradient : ReverseKernel<T> {
+struct StepGradient : ReverseKernel<T, 3 + with_x0 + learned, 2 + learned + second_order, 0, learned> {
   using C = compute_t<T>;
-  static constexpr int kIn = 3 + with_x0 + learned, kOut = 2 + learned + second_order, kSums = 0;
-  static constexpr bool kDraws = learned;
 
   DGM_HD void operator()(const ReverseStepIn<C>& s, In<C> in, Out<C> results, int from, int to) const {
-    const C *grad = in[0], *out = in[1], *x = in[2], *grad_x0 = in[3 * with_x0], *v = in[kIn - 1],
-            *eps = in[learned ? kIn : 0];
-    C *dout = results[0], *dx = results[1], *dlast = results[2 * second_order], *dv = results[kOut - 1];
+    const C *grad = in[0], *out = in[1], *x = in[2], *grad_x0 = in[3 * with_x0], *v = in[StepGradient::kIn - 1],
+            *eps = in[learned ? StepGradient::kIn : 0];
+    C *dout = results[0], *dx = results[1], *dlast = results[2 * second_order], *dv = results[StepGradient::kOut - 1];
     DGM_INDEPENDENT
     for (int j = from; j < to; ++j) {
       const C raw = s.raw_x0(x[j], out[j]);
@@ -157,10 +153,8 @@ static void backward(const ReverseBackward& args, const Range& elements) {
 
 // |x0| before clipping, as terms.
 template <class T>
-struct X0Magnitudes : ReverseKernel<T> {
+struct X0Magnitudes : ReverseKernel<T, 2, 0, 1, false> {
   using C = compute_t<T>;
-  static constexpr int kIn = 2, kOut = 0, kSums = 1;
-  static constexpr bool kDraws = false;
 
   DGM_HD void operator()(const ReverseStepIn<C>& s, In<C> in, Out<C> results, int from, int to) const {
     const C *out = in[0], *x = in[1];

@@ -30,8 +30,22 @@ struct Work {
   NoiseSource noise = {};
 };
 
+// The constants of a kernel, which inherits them.
+template <class T_, int in, int out, int sums, bool draws>
+struct KernelBase {
+  using T = T_;
+  static constexpr int kIn = in, kOut = out, kSums = sums;
+  static constexpr bool kDraws = draws;
+};
+
 // Of a kernel that needs nothing of a sample.
 struct NoSample {};
+
+template <class T, int in, int out, int sums, bool draws>
+struct UniformKernel : KernelBase<T, in, out, sums, draws> {
+  using Sample = NoSample;
+  DGM_HD Sample of(int64_t) const { return {}; }
+};
 
 template <class Kernel, class = void>
 struct Call {

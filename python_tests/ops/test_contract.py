@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, Case, largest, outputs_and_gradients
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -31,19 +31,6 @@ def noise_of(case: Case, x: list[torch.Tensor], seed=5, offset=0) -> dict:
     return {"noise": dgmkern.normal(case.noise_shape(x), seed, offset=offset, dtype=x[case.noise_as].dtype)}
 
 
-def gradients(function, inputs, noise, cotangents):
-    inputs = [x.detach().clone().requires_grad_() for x in inputs]
-    noise = {k: v.detach().clone().requires_grad_() for k, v in noise.items()}
-    outputs = function(*inputs, **noise)
-    wanted = [*inputs, *noise.values()]
-    grads = torch.autograd.grad(outputs, wanted, cotangents, allow_unused=True, materialize_grads=True)
-    return [o.detach() for o in outputs], grads
-
-
-def largest(x: torch.Tensor) -> float:
-    return x.double().abs().max().item()
-
-
 @EACH
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize(("shape", "spread"), [((7, 3, 5, 2), 1.0), ((5, 600), 2.0), ((3, 9000), 0.5), ((4,), 3.0)])
@@ -54,12 +41,9 @@ def test_errors_stay_below_twice_eagers_forward_and_three_times_backward(case, d
     exact_noise = {k: v.double() for k, v in noise.items()}
     exact_out = case.eager(*exact_in, **exact_noise)
     cotangents = [torch.randn(o.shape, dtype=torch.float64).to(dtype) for o in exact_out]
-    exact_out, exact_grads = gradients(case.eager, exact_in, exact_noise, [c.double() for c in cotangents])
-    eager_out, eager_grads = gradients(case.eager, low, noise, cotangents)
-    outputs = case.call(*low, **noise)
-    ours_out, ours_grads = gradients(
-        case.call, low, noise, [c.to(o.dtype) for c, o in zip(cotangents, outputs, strict=True)]
-    )
+    exact_out, exact_grads = outputs_and_gradients(case.eager, exact_in, exact_noise, cotangents)
+    eager_out, eager_grads = outputs_and_gradients(case.eager, low, noise, cotangents)
+    ours_out, ours_grads = outputs_and_gradients(case.call, low, noise, cotangents)
     # one rounding of the result, where eager happens to make no error; in fp64 eager is the truth, give or take
     slack = torch.finfo(dtype).eps * (16 if dtype == torch.float64 else 1)
     checked = [(2, *x) for x in zip(ours_out, eager_out, exact_out, strict=True)]
@@ -83,7 +67,7 @@ def test_sums_are_wide_and_everything_else_keeps_its_dtype(case, dtype):
 @pytest.mark.parametrize("offset", [0, 7])
 def test_drawn_noise_is_normal_of_the_seed(case, offset):
     x = inputs_of(case, (6, 3, 4, 5))
-    given_out, given_grads = gradients(case.call, x, noise_of(case, x, 5, offset), cotangents_of(case, x))
+    given_out, given_grads = outputs_and_gradients(case.call, x, noise_of(case, x, 5, offset), cotangents_of(case, x))
     drawn = [t.clone().requires_grad_() for t in x]
     outputs = case.call(*drawn, seed=5, offset=offset)
     grads = torch.autograd.grad(outputs, drawn, cotangents_of(case, x), allow_unused=True, materialize_grads=True)
@@ -147,8 +131,10 @@ def test_any_layout_of_the_incoming_gradient(case, make):
         strange = [torch.randn(o.shape[::-1]).permute(tuple(range(o.dim())[::-1])) for o in outputs]
     else:
         strange = [torch.randn([n if d == 0 else 1 for d, n in enumerate(o.shape)]).expand(o.shape) for o in outputs]
-    _, expected = gradients(case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange])
-    _, got = gradients(case.call, x, how, strange)
+    _, expected = outputs_and_gradients(
+        case.call, x, how, [g.clone(memory_format=torch.contiguous_format) for g in strange]
+    )
+    _, got = outputs_and_gradients(case.call, x, how, strange)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
 
@@ -259,9 +245,9 @@ def test_compiled_whole_equals_eager_with_gradients_and_transforms(case):
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True)
     torch.manual_seed(8)
-    expected, expected_grads = gradients(function, x, {}, cotangents_of(case, x))
+    expected, expected_grads = outputs_and_gradients(function, x, {}, cotangents_of(case, x))
     torch.manual_seed(8)
-    got, got_grads = gradients(compiled, x, {}, cotangents_of(case, x))
+    got, got_grads = outputs_and_gradients(compiled, x, {}, cotangents_of(case, x))
     for i, (a, b) in enumerate(zip([*got_grads, *got], [*expected_grads, *expected], strict=True)):
         loose = {"rtol": 1e-5, "atol": 1e-6} if i in case.by_reference else {"rtol": 0, "atol": 0}
         torch.testing.assert_close(a, b, **loose)
@@ -295,9 +281,9 @@ def test_autocast_leaves_the_dtype_of_the_inputs(case):
 def test_same_seed_same_bits_for_any_thread_count(case):
     x = inputs_of(case, (33, 5000))
     torch.set_num_threads(1)
-    one = gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
+    one = outputs_and_gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
     torch.set_num_threads(2)
-    two = gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
+    two = outputs_and_gradients(lambda *x: case.call(*x, seed=3), x, {}, cotangents_of(case, x))
     for a, b in zip([*one[0], *one[1]], [*two[0], *two[1]], strict=True):
         assert torch.equal(a, b)
 

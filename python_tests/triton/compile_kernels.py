@@ -10,6 +10,7 @@ registers, bytes of spills and shared memory. Runs in a process of its own, with
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import re
@@ -149,6 +150,19 @@ def compiled(kernel, signature, constants, by_16, options, target: GPUTarget) ->
     return {"registers": registers, "spilled": spilled, "shared": out.metadata.shared}
 
 
+JOBS: list[tuple] = []  # (target, what is compiled, kernel); forked workers have it too
+
+
+def line_of(job: int) -> dict:
+    """What is printed of a job."""
+    target, key, kernel = JOBS[job]
+    line = {"target": target, "kernel": key[0], "signature": dict(key[1]), "constants": dict(key[2])}
+    try:
+        return line | compiled(kernel, *key[1:], TARGETS[target])
+    except Exception as error:
+        return line | {"error": f"{type(error).__name__}: {error}"[:3000]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("targets", nargs="+", choices=TARGETS)
@@ -162,13 +176,10 @@ def main() -> None:
     if given.count:
         print(len(found))
         return
-    for target, (key, kernel) in itertools.product(given.targets, found.items()):
-        line = {"target": target, "kernel": key[0], "signature": dict(key[1]), "constants": dict(key[2])}
-        try:
-            line |= compiled(kernel, *key[1:], TARGETS[target])
-        except Exception as error:
-            line["error"] = f"{type(error).__name__}: {error}"[:3000]
-        print(json.dumps(line), flush=True)
+    JOBS.extend((target, *job) for target, job in itertools.product(given.targets, found.items()))
+    with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
+        for line in pool.imap_unordered(line_of, range(len(JOBS))):
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

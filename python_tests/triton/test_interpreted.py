@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("triton")
 TESTS = pathlib.Path(__file__).parents[1]
+OLDEST = pathlib.Path(sys.prefix, "triton-3.6")
 # what says most about a kernel; conftest.py names the tests that cannot run there
 NUMBERS = (
     "errors_stay or drawn_noise or memory_layout or wider_than or incoming_gradient or any_shape or extreme_values"
@@ -34,23 +35,34 @@ assert x_t[0].isfinite().all() and x_t[1:].isnan().all()  # steps outside the sc
 """
 
 
-def interpreted(*command: str) -> None:
+@pytest.fixture(params=["installed", "oldest"])
+def environment(request) -> dict[str, str]:
+    """Variables for a process that interprets kernels with the Triton installed, or with the oldest one supported."""
     env = {**os.environ, "DGMKERN_BACKEND": "triton", "TRITON_INTERPRET": "1"}
+    if request.param == "oldest":
+        if not OLDEST.is_dir():
+            assert "DGMKERN_REQUIRE_CUDA" not in os.environ, f"no {OLDEST}: `make test` installs it"
+            pytest.skip(f"NOT CHECKED on the oldest Triton: no {OLDEST} (`make test` installs it)")
+        env["PYTHONPATH"] = os.pathsep.join([str(OLDEST), *filter(None, [env.get("PYTHONPATH")])])
+    return env
+
+
+def interpreted(env: dict[str, str], *command: str) -> None:
     run = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, cwd=TESTS.parent)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
 
 
-def test_noise_is_the_cpus_within_2_ulp_in_any_layout_and_steps_outside_are_nan():
-    interpreted("-c", NOISE)
+def test_noise_is_the_cpus_within_2_ulp_in_any_layout_and_steps_outside_are_nan(environment):
+    interpreted(environment, "-c", NOISE)
 
 
-def test_contract_of_the_ops():
-    interpreted("-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", NUMBERS)
+def test_contract_of_the_ops(environment):
+    interpreted(environment, "-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", NUMBERS)
 
 
 @pytest.mark.slow
-def test_the_rest_of_the_contract():
-    interpreted("-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", f"not ({NUMBERS})")
+def test_the_rest_of_the_contract(environment):
+    interpreted(environment, "-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", f"not ({NUMBERS})")
 
 
 @pytest.mark.slow
@@ -61,5 +73,5 @@ def test_the_rest_of_the_contract():
         *("likelihood", "bound", "multinomial", "normalization", "adversarial"),
     ],
 )
-def test_of_a_family(family):
-    interpreted("-m", "pytest", "-q", str(TESTS / "ops" / f"test_{family}.py"))
+def test_of_a_family(environment, family):
+    interpreted(environment, "-m", "pytest", "-q", str(TESTS / "ops" / f"test_{family}.py"))

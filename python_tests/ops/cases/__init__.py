@@ -6,9 +6,9 @@ The contract tests (test_contract.py) run on each. One file a family; a new op a
 import importlib
 import pathlib
 
-from .case import Case
+from .case import Case, largest, outputs_and_gradients
 
 FAMILIES = sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "case"))
 CASES = [case for family in FAMILIES for case in importlib.import_module(f".{family}", __name__).CASES]
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "Case", "largest", "outputs_and_gradients"]

@@ -68,3 +68,27 @@ class Case:
 def summed(x: Tensor) -> Tensor:
     """Over all dimensions but the first. [N, ...] -> [N]"""
     return x.sum(tuple(range(1, x.dim()))) if x.dim() > 1 else x
+
+
+def largest(x: Tensor) -> float:
+    return x.double().abs().max().item() if x.numel() else 0.0
+
+
+def outputs_and_gradients(
+    function: Callable[..., tuple[Tensor, ...]],
+    x: list[Tensor],
+    how: dict[str, Tensor | int],
+    cotangents: list[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs of function(*x, **how), and gradients by x and by the tensors in `how`.
+
+    A cotangent takes the device and dtype of its output.
+    """
+    x = [t.detach().clone().requires_grad_() for t in x]
+    how = {k: v.detach().clone().requires_grad_() if isinstance(v, Tensor) else v for k, v in how.items()}
+    outputs = function(*x, **how)
+    pairs = [(o, c.to(o.device, o.dtype)) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    differentiable, upstream = zip(*pairs, strict=True)
+    wanted = [*x, *(v for v in how.values() if isinstance(v, Tensor))]
+    grads = torch.autograd.grad(differentiable, wanted, upstream, allow_unused=True, materialize_grads=True)
+    return [o.detach() for o in outputs], [*grads]
