@@ -18,7 +18,7 @@ NOT_OF_A_GPU = {
     "instruction_set": "of the C++ kernels of the CPU",
     "index_error": "a look at t that only kernels of the CPU take; one of a GPU gives NaN",
     "IndexError": "a look at t or columns that only kernels of the CPU take; one of a GPU gives NaN",
-    "crow_indices": "a look at the rows that only kernels of the CPU take; one of a GPU gives NaN",
+    "crow_indices.": "a look at the rows that only kernels of the CPU take; one of a GPU gives NaN",
 }
 _SAME_PYTHON = "the same Python for every backend; compiling or checking it takes hundreds of interpreted launches"
 _MANY_LAUNCHES = "thousands of interpreted launches of 30 ms; gradients are compared with eager's in fp64 elsewhere"

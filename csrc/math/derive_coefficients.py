@@ -22,7 +22,7 @@ Logarithms: log x = n ln 2 + log1p(f), sqrt(1/2) <= 1 + f < sqrt(2), log1p(f) = 
   log1p(y) = y + y^2 S(y) on [0, 1], for softplus, where y = e^-|x|.
 
 Mills ratio Q(a) / phi(a), a >= 0: (a + 3) times it is R(t), t = (a - 3) / (a + 3) in [-1, 1). The 3 is what leaves the
-  smallest error with 11 coefficients.
+  smallest error with 11 coefficients. In fp64, for Triton, which has no erfc, 4 in place of 3 and 24 coefficients.
 
 Method: minimise the maximum of the *relative* error of the whole expression. Coefficients are rounded one at a time,
 the leading one first, and the others are fitted again after each. Where the interval has 0 at one end the fit is
@@ -106,6 +106,14 @@ def fit(target: Function, weight: Function, n: int, a: float, b: float, dtype: t
     return [float(c) for c in rounded], float(max(abs(weight(s) * (target(s) - polyval(rounded, s))) for s in dense))
 
 
+def interpolate(target: Function, n: int) -> tuple[list[float], float]:
+    """n coefficients in fp64 on [-1, 1], through the Chebyshev nodes, and the largest relative error."""
+    x = chebyshev_nodes(mp.mpf(-1), mp.mpf(1), n)
+    rounded = [float(c) for c in mp.lu_solve(mp.matrix([[s**k for k in range(n)] for s in x]), [target(s) for s in x])]
+    dense = chebyshev_nodes(mp.mpf(-1), mp.mpf(1), 500)
+    return rounded, float(max(abs(1 - polyval([mp.mpf(c) for c in rounded], s) / target(s)) for s in dense))
+
+
 def minus_4_log(f: mp.mpf) -> mp.mpf:
     return -4 * mp.log1p(f / 4)
 
@@ -126,9 +134,9 @@ def log1p_over_y2(y: mp.mpf) -> mp.mpf:  # (log1p(y) - y) / y^2
     return (mp.log1p(y) - y) / y**2
 
 
-def scaled_mills(t: mp.mpf) -> mp.mpf:  # (a + 3) Q(a) / phi(a) as a function of t = (a - 3) / (a + 3)
-    a = 3 * (1 + t) / (1 - t)
-    return (a + 3) * mp.sqrt(mp.pi / 2) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2)
+def scaled_mills(t: mp.mpf, center: int = 3) -> mp.mpf:  # (a + c) Q(a) / phi(a) as a function of t = (a - c) / (a + c)
+    a = center * (1 + t) / (1 - t)
+    return (a + center) * mp.sqrt(mp.pi / 2) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2)
 
 
 def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -154,6 +162,7 @@ def derive() -> tuple[dict[str, list[float]], dict[str, float]]:
         "LOG": fit(log1p_over_y2, lambda f: f**2 / mp.log1p(f), 9, float(mp.sqrt(0.5) - 1), float(mp.sqrt(2) - 1)),
         "LOG1P": fit(log1p_over_y2, lambda y: y**2 / mp.log1p(y), 9, 0, 1),
         "MILLS": fit(scaled_mills, lambda t: 1 / scaled_mills(t), 11, -1, 1),
+        "MILLS_F64": interpolate(lambda t: scaled_mills(t, 4), 24),
     }
     constants |= {name: coefficients for name, (coefficients, _) in polynomials.items()}
     return constants, {name: error for name, (_, error) in polynomials.items()}
@@ -308,9 +317,12 @@ def literals_in(source: str) -> set[float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", nargs="+", type=Path, metavar="FILE", help="sources that must hold every constant")
-    files = parser.parse_args().check
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="constants that they do not use")
+    given = parser.parse_args()
+    files = given.check
     constants, errors = derive()
     if files is not None:
+        constants = {name: values for name, values in constants.items() if name not in given.without}
         found = set().union(*(literals_in(path.read_text()) for path in files))
         named = [(f"{name}[{i}]", name, c) for name, values in constants.items() for i, c in enumerate(values)]
         missing = [f"{label} = {literal(c, name)}" for label, name, c in named if abs(c) not in found]
