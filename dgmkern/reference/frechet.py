@@ -1,0 +1,110 @@
+"""The trace term of the Frechet distance, from covariances and from features, in plain torch and fp64."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .linalg import EPS, eigen, nuclear_norm, polar_factor, svd
+
+
+def covariance_factor(sigma: Tensor, rounding: float) -> Tensor:
+    """F [D, D] with F^T F = sigma; its last rows have the largest eigenvalues, those of rounding errors are 0."""
+    return factor("sigma", sigma, rounding)[0].mT.contiguous()
+
+
+def factor(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
+    """L = V diag(r) with S = L L^T, r [..., D] (0 for rounding errors) and V."""
+    values, vectors = eigen(name, s, rounding)
+    largest = values.amax(-1, keepdim=True) if values.shape[-1] else values
+    roots = torch.where(values > values.shape[-1] * EPS * largest, values, 0.0).sqrt()
+    return vectors * roots.unsqueeze(-2), roots, vectors
+
+
+def root_error(s: Tensor, roots: Tensor) -> Tensor:
+    """A bound on |S^(1/2) - S'^(1/2)|_F for a factored S' with these square roots of eigenvalues. [...]
+
+    In the eigenbases of both, the element i, j of the difference of the roots is that of E = S - S' over
+    sqrt(a_i) + sqrt(b_j); its square is at most |E_ij|^2 / a_i, and at most |E_ij| times the square of the product of
+    the vectors, so that the sum is at most sum_i min(e, e^2 / a_i) with e = |E|_2, and the trace of S over the null
+    space of S' for a_i = 0 (compare R. Powers and E. Stoermer, 1970).
+    """
+    d = s.shape[-1]
+    a = roots**2
+    largest = a.amax(-1, keepdim=True) if d else a
+    e = 8 * d * EPS * largest
+    kept = torch.minimum(e, e**2 / a)
+    return torch.where(roots > 0, kept, (d * EPS + 8 * d * EPS) * largest).sum(-1).sqrt()
+
+
+def trace_sqrtm_product(s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """tr (S1 S2)^(1/2) = |L1^T L2|_* for S = L L^T, and a bound on its error. [...]
+
+    The bound has what factors that are not exact do, |S1^(1/2) S2^(1/2) - S1'^(1/2) S2'^(1/2)|_*, and the rounding of
+    the product and of its singular values.
+    """
+    (l1, roots1, _), (l2, roots2, _) = factor("sigma1", s1, rounding), factor("sigma2", s2, rounding)
+    trace = nuclear_norm(l1.mT @ l2)
+    return trace, _bound(
+        root_error(s1, roots1), root_error(s2, roots2), roots1.norm(dim=-1), roots2.norm(dim=-1), s1.shape[-1]
+    )
+
+
+def _bound(error1: Tensor, error2: Tensor, norm1: Tensor, norm2: Tensor, d: int) -> Tensor:
+    """What `trace_sqrtm_product` says; norm is |L|_F = (tr S)^(1/2)."""
+    rounded = 16 * d * math.sqrt(d) * EPS * norm1 * norm2
+    return error1 * (norm2 + error2) + error2 * norm1 + rounded
+
+
+def trace_sqrtm_product_backward(grad: Tensor, s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """grad times S1^-1 # S2 / 2 and S2^-1 # S1 / 2 (geometric means), as L1^-T Q L2^T / 2 with the polar factor Q of
+    L1^T L2. I / 2 where both are the same, and over the null space that they share: of all supergradients there, the
+    one for which a distance between equals has none.
+    """
+    (l1, roots1, v1), (l2, roots2, v2) = factor("sigma1", s1, rounding), factor("sigma2", s2, rounding)
+    q = polar_factor(l1.mT @ l2)
+    inverse1, inverse2 = (v * torch.where(r > 0, 1 / r, 0.0).unsqueeze(-2) for v, r in ((v1, roots1), (v2, roots2)))
+    identity = torch.eye(s1.shape[-1], dtype=s1.dtype, device=s1.device)
+    shared = _shared_null(v1, roots1, v2, roots2)
+    same = (s1 == s2).flatten(-2).all(-1)[..., None, None]
+    grads = []
+    for mean in (inverse1 @ q @ l2.mT, inverse2 @ q.mT @ l1.mT):
+        mean = torch.where(same, identity, (mean + mean.mT) / 2 + shared)
+        grads.append(mean * (grad / 2)[..., None, None])
+    return grads[0], grads[1]
+
+
+def _shared_null(v1: Tensor, roots1: Tensor, v2: Tensor, roots2: Tensor) -> Tensor:
+    """The projector onto the null space that both matrices have."""
+    if roots1.device.type == "cpu" and ((roots1 > 0).all() or (roots2 > 0).all()):
+        return torch.zeros_like(v1)
+    ranges = torch.cat([v * (roots > 0).unsqueeze(-2) for v, roots in ((v1, roots1), (v2, roots2))], -1)
+    u, values, _ = svd(ranges)
+    u = u * (values < math.sqrt(EPS)).to(u.dtype).unsqueeze(-2)
+    return u @ u.mT
+
+
+def _reduced(a: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(Q, R) with A = Q R where A has more rows than columns, else (None, A)."""
+    return (None, a) if a.shape[0] <= a.shape[1] else torch.linalg.qr(a)
+
+
+def feature_trace(a1: Tensor, a2: Tensor) -> Tensor:
+    """tr (A1^T A1 A2^T A2)^(1/2) = |A1 A2^T|_* of factors [N, D] and [M, D]."""
+    (_, r1), (_, r2) = _reduced(a1), _reduced(a2)
+    return nuclear_norm(r1 @ r2.mT)
+
+
+def feature_trace_backward(grad: Tensor, a1: Tensor, a2: Tensor) -> tuple[Tensor, Tensor]:
+    """grad times Q A2 and Q^T A1 with the polar factor Q of A1 A2^T."""
+    (q1, r1), (q2, r2) = _reduced(a1), _reduced(a2)
+    q = grad * polar_factor(r1 @ r2.mT)
+    by1, by2 = q @ r2, q.mT @ r1
+    return by1 if q1 is None else q1 @ by1, by2 if q2 is None else q2 @ by2
+
+
+def feature_rounding(shape1: tuple[int, int], shape2: tuple[int, int]) -> float:
+    """A bound on the rounding of `feature_trace` (product, factors, singular values), over |A1|_F |A2|_F."""
+    n, m = shape1[0], shape2[0]
+    size = min(*shape1, *shape2)
+    return 16 * (n + m + shape1[1]) * math.sqrt(size) * EPS
