@@ -39,8 +39,11 @@ def elements_of(rows, first, samples, inner, channels, NOISE: tl.constexpr, COLS
 
 @triton.jit
 def at_halves(at, rows, inner, channels, HALVES: tl.constexpr):
-    """Where the same elements lie in the first half of a tensor of twice the channels, and the way to the second."""
-    if HALVES == "last":
+    """Where the same elements lie in the first half of a tensor of twice the channels, and the way to the second; for
+    "none" of a tensor of the same channels."""
+    if HALVES == "none":
+        first, way = at, inner
+    elif HALVES == "last":
         first, way = at // channels * (2 * channels) + at % channels, channels
     else:
         first, way = at + rows * inner, inner

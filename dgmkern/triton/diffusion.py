@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ._launch import Operands
 from ._random import eps_of
-from ._schedule import MEAN_X, MEAN_X0, SIGMA, SIGNAL, at_step, steps_of
+from ._schedule import MEAN_X, MEAN_X0, at_step, level_at, steps_of
 from ._tile import elements_of, load, store, tile_of
 
 
@@ -35,9 +35,9 @@ def _q_sample_kernel(
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
     x = load(x0 + at, mask)
     eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS).to(x.dtype)
-    step = steps_of(t, t_stride, rows, samples)
-    signal = at_step(table, SIGNAL, count, step).to(x.dtype)
-    sigma = at_step(table, SIGMA, count, step).to(x.dtype)
+    signal, sigma = level_at(table, count, steps_of(t, t_stride, rows, samples))
+    signal = signal.to(x.dtype)
+    sigma = sigma.to(x.dtype)
     store(x_t + at, signal * x + sigma * eps, mask)
     if TARGET == "eps":
         store(wanted + at, tl.where(signal == signal, eps, signal), mask)

@@ -50,9 +50,7 @@ def _step_kernel(
     LEARNED: tl.constexpr = SOLVER == "ddpm" and (VARIANCE == "learned" or VARIANCE == "learned_range")
     rows, first = tile_of(inner, COLS, ROWS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    at_out = at
-    if HALVES != "none":
-        at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
+    at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
     x = load(x_t + at, mask)
     out = load(model_out + at_out, mask)
     x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
@@ -133,9 +131,7 @@ def _backward_kernel(
     CLIPS: tl.constexpr = CLIP is not None or bound is not None
     rows, first = tile_of(inner, COLS, ROWS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    at_out = at
-    if HALVES != "none":
-        at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
+    at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
     g = load(grad + at, mask)
     x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
         t,
