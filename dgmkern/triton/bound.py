@@ -15,33 +15,19 @@ from ._math_bound import BITS
 from ._square_kernels import mse_backward_kernel, mse_kernel, square_backward_kernel, square_kernel
 
 
-def _weights(weight: Tensor | None, tensors: Operands) -> Tensor | None:
-    return tensors.per_sample(weight, "weight", torch.float64)
-
-
-def _output(model_out: Tensor, tensors: Operands, variance: str) -> Tensor:
-    """What a model gives, dense: with twice the channels where it gives a variance too."""
-    learned = variance.startswith("learned")
-    return tensors.doubled(model_out) if learned else tensors.dense(model_out, "model_out")
-
-
 def _tile(x0: Tensor) -> int:
     """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
     return min(TILE, 256) if x0.dtype is torch.float64 and not INTERPRETED else TILE
 
 
-def _halves(tensors: Operands, variance: str) -> str:
-    return tensors.halves() if variance.startswith("learned") else "none"
-
-
-def _learned(tensors: Operands, variance: str) -> str:
-    if variance not in ("learned", "learned_range"):
-        raise ValueError(f"variance: expected learned or learned_range, got {variance!r}")
-    return tensors.halves()
-
-
 def _gradient(model_out: Tensor, tensors: Operands) -> Tensor:
     return torch.empty_like(model_out, memory_format=tensors.layout)
+
+
+def _mse_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, t: Tensor, table: Tensor, weight) -> tuple:
+    """What the kernels of `diffusion_mse` read, the weight last."""
+    inputs = tensors.dense(model_out, "model_out"), tensors.dense(x0)
+    return *inputs, *tensors.scheduled(t, table, 2), tensors.per_sample(weight, "weight", torch.float64)
 
 
 def diffusion_mse(
@@ -57,16 +43,9 @@ def diffusion_mse(
 ) -> Tensor:
     """weight_n mean (model_out - target)^2. [N]"""
     tensors = Operands(x0, sums=True)
-    weight = _weights(weight, tensors)
-    mse, drawn = tensors.sum(mean=True, weight=weight), tensors.noise(noise, seed, offset)
-    args = (
-        tensors.dense(model_out, "model_out"),
-        tensors.dense(x0),
-        *tensors.scheduled(t, table, 2),
-        weight,
-        mse.target,
-    )
-    tensors.run(mse_kernel, *args, **drawn, PREDICTION=prediction)
+    inputs = _mse_inputs(tensors, model_out, x0, t, table, weight)
+    mse, drawn = tensors.sum(mean=True, weight=inputs[-1]), tensors.noise(noise, seed, offset)
+    tensors.run(mse_kernel, *inputs, mse.target, **drawn, PREDICTION=prediction)
     return tensors.finished(mse)
 
 
@@ -85,15 +64,17 @@ def diffusion_mse_backward(
     """2 grad_n weight_n (model_out - target) / D."""
     tensors = Operands(x0)
     dout, drawn = tensors.out(), tensors.noise(noise, seed, offset)
-    args = (
-        tensors.dense(model_out, "model_out"),
-        tensors.dense(x0),
-        *tensors.scheduled(t, table, 2),
-        _weights(weight, tensors),
-        dout,
-    )
-    tensors.run(mse_backward_kernel, tensors.per_sample(grad), *args, **drawn, PREDICTION=prediction)
+    inputs = _mse_inputs(tensors, model_out, x0, t, table, weight)
+    tensors.run(mse_backward_kernel, tensors.per_sample(grad), *inputs, dout, **drawn, PREDICTION=prediction)
     return dout
+
+
+def _vb_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, x_t: Tensor, t, table, variance: str) -> tuple:
+    """What the kernels of `vb_terms` read, and how; a model that gives a variance too has twice the channels."""
+    learned = variance.startswith("learned")
+    out = tensors.doubled(model_out) if learned else tensors.dense(model_out, "model_out")
+    how = {"VARIANCE": variance, "HALVES": tensors.halves() if learned else "none", "tile": _tile(x0)}
+    return (out, tensors.dense(x0), tensors.dense(x_t, "x_t"), *tensors.scheduled(t, table)), how
 
 
 def vb_terms(
@@ -109,15 +90,8 @@ def vb_terms(
     """The bound's term at t (Ho et al. 2020, eq. 5), bits/dim. [N]"""
     tensors = Operands(x0, sums=True)
     vb = tensors.sum(scale=BITS.value, mean=True)
-    args = (
-        _output(model_out, tensors, variance),
-        tensors.dense(x0),
-        tensors.dense(x_t, "x_t"),
-        *tensors.scheduled(t, table),
-        vb.target,
-    )
-    how = {"PREDICTION": prediction, "VARIANCE": variance, "CLIP": clip, "HALVES": _halves(tensors, variance)}
-    tensors.run(vb_kernel, *args, **how, tile=_tile(x0))
+    inputs, how = _vb_inputs(tensors, model_out, x0, x_t, t, table, variance)
+    tensors.run(vb_kernel, *inputs, vb.target, **how, PREDICTION=prediction, CLIP=clip)
     return tensors.finished(vb)
 
 
@@ -135,16 +109,18 @@ def vb_terms_backward(
     """The gradient by model_out."""
     tensors = Operands(x0)
     dout = _gradient(model_out, tensors)
-    args = (
-        _output(model_out, tensors, variance),
-        tensors.dense(x0),
-        tensors.dense(x_t, "x_t"),
-        *tensors.scheduled(t, table),
-        dout,
-    )
-    how = {"PREDICTION": prediction, "VARIANCE": variance, "CLIP": clip, "HALVES": _halves(tensors, variance)}
-    tensors.run(vb_backward_kernel, tensors.per_sample(grad), *args, **how, tile=_tile(x0))
+    inputs, how = _vb_inputs(tensors, model_out, x0, x_t, t, table, variance)
+    tensors.run(vb_backward_kernel, tensors.per_sample(grad), *inputs, dout, **how, PREDICTION=prediction, CLIP=clip)
     return dout
+
+
+def _hybrid_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, t, table, weight, variance: str) -> tuple:
+    """What the kernels of `hybrid_terms` read, the weight last, and how."""
+    if variance not in ("learned", "learned_range"):
+        raise ValueError(f"variance: expected learned or learned_range, got {variance!r}")
+    weight = tensors.per_sample(weight, "weight", torch.float64)
+    how = {"VARIANCE": variance, "HALVES": tensors.halves(), "tile": _tile(x0)}
+    return (tensors.doubled(model_out), tensors.dense(x0), *tensors.scheduled(t, table), weight), how
 
 
 def hybrid_terms(
@@ -162,13 +138,10 @@ def hybrid_terms(
 ) -> tuple[Tensor, Tensor]:
     """(weight_n mean (prediction - target)^2, the bound's term in bits/dim). [N] twice"""
     tensors = Operands(x0, sums=True)
-    weight = _weights(weight, tensors)
-    mse, vb = tensors.sum(mean=True, weight=weight), tensors.sum(scale=BITS.value, mean=True)
+    inputs, how = _hybrid_inputs(tensors, model_out, x0, t, table, weight, variance)
+    mse, vb = tensors.sum(mean=True, weight=inputs[-1]), tensors.sum(scale=BITS.value, mean=True)
     drawn = tensors.noise(noise, seed, offset)
-    inputs = (tensors.doubled(model_out), tensors.dense(x0))
-    args = (*inputs, *tensors.scheduled(t, table), weight, mse.target, vb.target)
-    how = {"PREDICTION": prediction, "VARIANCE": variance, "HALVES": _learned(tensors, variance)}
-    tensors.run(hybrid_kernel, *args, **drawn, **how, tile=_tile(x0))
+    tensors.run(hybrid_kernel, *inputs, mse.target, vb.target, **drawn, **how, PREDICTION=prediction)
     return tensors.finished(mse), tensors.finished(vb)
 
 
@@ -191,20 +164,9 @@ def hybrid_terms_backward(
     tensors = Operands(x0)
     dout, drawn = _gradient(model_out, tensors), tensors.noise(noise, seed, offset)
     grads = tensors.per_sample(grad_mse, "grad_mse"), tensors.per_sample(grad_vb, "grad_vb")
-    args = (
-        tensors.doubled(model_out),
-        tensors.dense(x0),
-        *tensors.scheduled(t, table),
-        _weights(weight, tensors),
-        dout,
-    )
-    how = {
-        "PREDICTION": prediction,
-        "VARIANCE": variance,
-        "FROZEN_MEAN": frozen_mean,
-        "HALVES": _learned(tensors, variance),
-    }
-    tensors.run(hybrid_backward_kernel, *grads, *args, **drawn, **how, tile=_tile(x0))
+    inputs, how = _hybrid_inputs(tensors, model_out, x0, t, table, weight, variance)
+    how |= {"PREDICTION": prediction, "FROZEN_MEAN": frozen_mean}
+    tensors.run(hybrid_backward_kernel, *grads, *inputs, dout, **drawn, **how)
     return dout
 
 
