@@ -1,14 +1,10 @@
 """Noise in a tile: number i is a function of (seed, i), the same bits as on the CPU (csrc/math/philox.h, normal.h)."""
 
-import os
-
 import triton
 import triton.language as tl
 
 from ._math import constants
-from ._tile import load
-
-_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from ._tile import INTERPRETED, load
 
 
 @triton.jit
@@ -43,7 +39,7 @@ def philox(counter, seed):
 @triton.jit
 def _fused(a, b, c):
     """a b + c in fp32 with one rounding; in the interpreter through fp64, since that of Triton 3.6 rounds twice."""
-    if _INTERPRETED:
+    if INTERPRETED:
         result = (a.to(tl.float64) * b + c).to(tl.float32)
     else:
         result = tl.fma(a, tl.zeros_like(a) + b, tl.zeros_like(a) + c)

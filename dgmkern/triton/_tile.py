@@ -5,7 +5,7 @@ import os
 import triton
 import triton.language as tl
 
-_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
@@ -62,7 +62,7 @@ def load(pointer, mask):
 @triton.jit
 def store(pointer, x, mask):
     """Numbers rounded to nearest, ties to even, to the pointer's dtype."""
-    if _INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:  # the interpreter truncates
+    if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:  # the interpreter truncates
         bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
         rounded = ((bits >> 16) + (((bits & 0xFFFF) + ((bits >> 16) & 1) + 0x7FFF) >> 16)) << 16
         x = tl.where(x != x, x, rounded.to(tl.float32, bitcast=True))

@@ -5,24 +5,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import Operands
-from ._math import exp_minus_1, exp_minus_1_minus_x, exp_of
+from ._math import exp_of
+from ._math_gaussian import kl_between, kl_between_grad, kl_standard, kl_standard_by_logvar
 from ._random import eps_of
 from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
-
-
-@triton.jit
-def exp_of_difference(a, b, d):
-    """e^(a - b) where d is a - b rounded: what rounding lost, half an ulp of d, would cost 16 ulp at |d| = 32."""
-    back = a - d
-    lost = (a - (d + back)) - (b - back)  # exact (Knuth)
-    e = exp_of(d)
-    better = e + e * lost
-    return tl.where(better == better, better, e)  # NaN: e or d is not finite
-
-
-@triton.jit
-def _kl_standard(mu, logvar, sigma):
-    return 0.5 * (mu * mu + exp_minus_1_minus_x(logvar, sigma * sigma))
 
 
 @triton.jit
@@ -31,13 +17,9 @@ def _kl(mu, logvar, mu_p, logvar_p, at, mask):
     m = load(mu + at, mask)
     lv = load(logvar + at, mask)
     if mu_p is None:
-        kl = _kl_standard(m, lv, exp_of(lv * 0.5))
+        return kl_standard(m, lv, exp_of(lv * 0.5))
     else:
-        lp = load(logvar_p + at, mask)
-        diff = m - load(mu_p + at, mask)
-        d = lv - lp
-        kl = 0.5 * (diff * diff * exp_of(-lp) + exp_minus_1_minus_x(d, exp_of_difference(lv, lp, d)))
-    return kl
+        return kl_between(m - load(mu_p + at, mask), lv, load(logvar_p + at, mask))
 
 
 @triton.jit
@@ -101,13 +83,10 @@ def _kl_backward_kernel(
     if mu_p is None:
         sigma = exp_of(lv * 0.5)
         store(dmu + at, g * m, mask)
-        store(dlogvar + at, 0.5 * (g * exp_minus_1(lv, sigma * sigma)), mask)
+        store(dlogvar + at, 0.5 * (g * kl_standard_by_logvar(lv, sigma)), mask)
     else:
-        lp = load(logvar_p + at, mask)
         diff = m - load(mu_p + at, mask)
-        ratio = lv - lp
-        by_mu = g * diff * exp_of(-lp)
-        by_logvar = 0.5 * g * exp_minus_1(ratio, exp_of_difference(lv, lp, ratio))
+        by_mu, by_logvar = kl_between_grad(g, diff, lv, load(logvar_p + at, mask))
         store(dmu + at, by_mu, mask)
         store(dlogvar + at, by_logvar, mask)
         store(dmu_p + at, -by_mu, mask)
@@ -164,7 +143,7 @@ def _rsample_kl_kernel(
         sigma = exp_of(lv * 0.5)
         eps = eps_of(source, offset, rows, column, at, mask, inner, channels, pixels, NOISE, ROWS, COLS)
         store(z + at, m + sigma * eps, mask)
-        total += sum_columns(_kl_standard(m, lv, sigma), mask)
+        total += sum_columns(kl_standard(m, lv, sigma), mask)
     store_sum(kl, total, rows, first, part, samples, inner, IN_PARTS)
 
 
@@ -197,7 +176,7 @@ def _rsample_backward_kernel(
     by_logvar = g * eps * sigma
     if grad_kl is not None:
         g_kl = load(grad_kl + rows, rows < samples)
-        by_logvar += g_kl * exp_minus_1(lv, sigma * sigma)
+        by_logvar += g_kl * kl_standard_by_logvar(lv, sigma)
         store(dmu + at, g + g_kl * load(mu + at, mask), mask)
     elif dmu is not None:
         store(dmu + at, g, mask)
