@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ._math_adversarial import fake_loss, fake_slope, generator_loss, generator_slope, real_loss, real_slope
-from ._tile import load, store
+from ._tile import kernel, load, store
 
 
 @triton.jit
@@ -21,7 +21,7 @@ def _store_losses(real, fake, generator, loss_d, loss_g, reals, fakes):
     tl.store(loss_g, (generator / fakes).to(loss_g.dtype.element_ty))
 
 
-@triton.jit
+@kernel
 def loss_kernel(
     real,
     fake,
@@ -63,7 +63,7 @@ def loss_kernel(
         tl.store(sums + program * 3 + 2, by_generator)
 
 
-@triton.jit
+@kernel
 def finish_losses(sums, loss_d, loss_g, reals, fakes, parts, BLOCK: tl.constexpr):
     part = tl.arange(0, BLOCK)
     mask = part < parts
@@ -73,7 +73,7 @@ def finish_losses(sums, loss_d, loss_g, reals, fakes, parts, BLOCK: tl.constexpr
     _store_losses(real, fake, generator, loss_d, loss_g, reals, fakes)
 
 
-@triton.jit
+@kernel
 def slopes_kernel(
     grad_d,
     grad_g,

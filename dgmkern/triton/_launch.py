@@ -171,12 +171,10 @@ class Operands:
             "samples": samples,
             "inner": inner,
             "channels": self.channels,
-            "pixels": self.pixels,
-            "part": width,
-            "IN_PARTS": self.parts > 1,
+            "PART": width if self.parts > 1 else None,
             "ROWS": rows,
             "COLS": columns,
-            "WIDE": inner + columns >= 2**31,
+            "WIDE": inner + max(columns, width) >= 2**31,
         }
         takes = kernel.arg_names
         named.update((name, value) for name, value in own.items() if name in takes)

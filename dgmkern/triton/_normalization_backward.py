@@ -6,7 +6,7 @@ import triton.language as tl
 from ._math import multiply_add
 from ._math_logistic import silu_gradient
 from ._normalization_tile import modulated, parameter, put, sum_along, tile_of_channels
-from ._tile import load, store
+from ._tile import kernel, load, store
 
 
 @triton.jit
@@ -19,7 +19,7 @@ def _dh(grad, x, mean, rstd, w, b, group, at, of_channel, mask):
     return d, tl.where(mask, load(grad + at, mask) * silu_gradient(h), 0.0), root
 
 
-@triton.jit
+@kernel
 def sums_kernel(
     grad,
     x,
@@ -53,7 +53,7 @@ def sums_kernel(
     tl.store(to + parts_in_all, of_x.to(tl.float64), of_channel)
 
 
-@triton.jit
+@kernel
 def group_kernel(
     sums,
     rstd,
@@ -112,7 +112,7 @@ def group_kernel(
     tl.store(lines + samples * groups + group, -root * dxhat / elements, is_one)
 
 
-@triton.jit
+@kernel
 def dx_kernel(
     grad,
     x,
@@ -144,7 +144,7 @@ def dx_kernel(
     store(dx + at, multiply_add(dh, (root * w).to(d.dtype), multiply_add(d, slope, offset)), mask)
 
 
-@triton.jit
+@kernel
 def parameters_kernel(
     totals, scale, scale_stride, dweight, dbias, samples, channels, CHANNELS: tl.constexpr, SAMPLES: tl.constexpr
 ):

@@ -1,15 +1,14 @@
 """Forward kernels of GroupNorm, modulation and SiLU: moments of parts of channels, of groups, and the result."""
 
-import triton
 import triton.language as tl
 
 from ._math import multiply_add
 from ._math_logistic import silu
 from ._normalization_tile import modulated, sum_along, tile_of_channels
-from ._tile import load, store
+from ._tile import kernel, load, store
 
 
-@triton.jit
+@kernel
 def moments_kernel(
     x,
     moments,
@@ -44,7 +43,7 @@ def moments_kernel(
     tl.store(to + parts_in_all, tl.where(inside < 0.0, 0.0, inside), of_channel)
 
 
-@triton.jit
+@kernel
 def merge_kernel(
     moments,
     mean,
@@ -87,7 +86,7 @@ def merge_kernel(
     tl.store(exact + groups_in_all + group, root, is_one)
 
 
-@triton.jit
+@kernel
 def apply_kernel(
     x,
     exact,

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ._math_adversarial import penalty_of, penalty_slope
 from ._random import uniform_of
-from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
+from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
 @triton.jit
@@ -17,7 +17,7 @@ def _weight(alpha, seed, offset, rows, mask):
         return uniform_of(rows + offset, tl.load(seed))
 
 
-@triton.jit
+@kernel
 def interpolate_kernel(
     x,
     y,
@@ -31,13 +31,13 @@ def interpolate_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     a = _weight(alpha, seed, offset, rows, rows < samples)
     store(out + at, a * load(x + at, mask) + (1.0 - a) * load(y + at, mask), mask)
 
 
-@triton.jit
+@kernel
 def interpolate_backward_kernel(
     grad,
     x,
@@ -50,17 +50,16 @@ def interpolate_backward_kernel(
     dalpha,
     samples,
     inner,
-    part,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """Without alpha, dalpha is None."""
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     a = _weight(alpha, seed, offset, rows, rows < samples)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, "given", COLS)
         g = load(grad + at, mask)
         store(dx + at, a * g, mask)
@@ -68,7 +67,7 @@ def interpolate_backward_kernel(
         if dalpha is not None:
             total += sum_columns(g * (load(x + at, mask) - load(y + at, mask)), mask)
     if dalpha is not None:
-        store_sum(dalpha, total, rows, first, part, samples, inner, IN_PARTS)
+        store_sum(dalpha, total, rows, first, samples, inner, PART)
 
 
 @triton.jit
@@ -82,25 +81,24 @@ def _squares(grad, rows, first, end, samples, inner, ROWS: tl.constexpr, COLS: t
     return total
 
 
-@triton.jit
+@kernel
 def penalty_kernel(
     grad,
     penalty,
     samples,
     inner,
-    part,
     TARGET: tl.constexpr,
     ONE_SIDED: tl.constexpr,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """Penalties [N], or sums of squares [N, parts] where a sample has more than one part."""
-    rows, first = tile_of(inner, part, ROWS, WIDE)
-    square = _squares(grad, rows, first, tl.minimum(first + part, inner), samples, inner, ROWS, COLS)
-    if IN_PARTS:
-        store_sum(penalty, square, rows, first, part, samples, inner, True)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
+    square = _squares(grad, rows, first, end, samples, inner, ROWS, COLS)
+    if PART is not None:
+        store_sum(penalty, square, rows, first, samples, inner, PART)
     else:
         result = penalty_of(square, TARGET, ONE_SIDED)
         tl.store(penalty + rows, result.to(penalty.dtype.element_ty), rows < samples)
@@ -112,14 +110,14 @@ def _square_of_parts(squares, row, parts, BLOCK: tl.constexpr):
     return tl.sum(tl.load(squares + row * parts + part, part < parts, other=0.0), 0)
 
 
-@triton.jit
+@kernel
 def finish_penalty(squares, penalty, parts, TARGET: tl.constexpr, ONE_SIDED: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     result = penalty_of(_square_of_parts(squares, row, parts, BLOCK), TARGET, ONE_SIDED)
     tl.store(penalty + row, result.to(penalty.dtype.element_ty))
 
 
-@triton.jit
+@kernel
 def penalty_backward_kernel(
     grad_penalty,
     grad,
@@ -128,18 +126,17 @@ def penalty_backward_kernel(
     parts,
     samples,
     inner,
-    part,
     TARGET: tl.constexpr,
     ONE_SIDED: tl.constexpr,
     PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """`squares` [N, parts] where a sample has more than one part, PARTS being a power of 2; else it is None, and a
     program reads its samples twice."""
-    rows, first = tile_of(inner, part, ROWS, WIDE)
-    end = tl.minimum(first + part, inner)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     if squares is None:
         square = _squares(grad, rows, first, end, samples, inner, ROWS, COLS)
     else:

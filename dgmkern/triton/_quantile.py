@@ -6,7 +6,7 @@ import triton.language as tl
 
 from ._reverse_step import raw_x0
 from ._schedule import level_at, steps_of, to_x0
-from ._tile import at_halves, elements_of, load
+from ._tile import at_halves, elements_of, first_column, kernel, load
 
 SHORT = 16384  # elements of a sample that stay in registers while its quantile is searched
 
@@ -27,7 +27,7 @@ def _magnitudes(
 ):
     """|x_0| of a tile as integers, -1 where there is no element."""
     at, mask = elements_of(rows, first, samples, inner, channels, "none", COLS)
-    at_out, _ = at_halves(at, rows, inner, channels, HALVES)
+    at_out, _ = at_halves(at, rows, first, inner, channels, HALVES, "none", COLS)
     x = load(x_t + at, mask)
     raw = raw_x0(by_x.to(x.dtype), by_out.to(x.dtype), x, load(model_out + at_out, mask))
     if x.dtype == tl.float64:
@@ -49,7 +49,7 @@ def _next(bits, bound, top):
     return tl.min(tl.where(bits > bound, bits, top), 1, keep_dims=True)
 
 
-@triton.jit
+@kernel
 def quantile_kernel(
     model_out,
     x_t,
@@ -74,9 +74,7 @@ def quantile_kernel(
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     signal, sigma = level_at(table, count, steps_of(t, t_stride, rows, samples))
     by_x, by_out = to_x0(signal, sigma, PREDICTION)
-    zero = tl.program_id(0) * 0  # an integer of the width of the columns
-    if WIDE:
-        zero = zero.to(tl.int64)
+    zero = first_column(WIDE)
     bits = _magnitudes(model_out, x_t, by_x, by_out, rows, zero, samples, inner, channels, HALVES, COLS)
     if bits.dtype == tl.int64:
         C: tl.constexpr = tl.float64

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ._math import constants
-from ._tile import INTERPRETED, load
+from ._tile import INTERPRETED, divided, load
 
 
 @triton.jit
@@ -128,7 +128,6 @@ def eps_of(
     mask,
     inner,
     channels,
-    pixels,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -138,13 +137,17 @@ def eps_of(
     if NOISE == "given":
         eps = load(source + at, mask)
     elif NOISE == "fours" or NOISE == "fours_last":
-        group = first // 4 + tl.arange(0, COLS // 4)[None, :]
+        groups = tl.arange(0, COLS // 4)[None, :]
+        group = first // 4 + groups
         if NOISE == "fours_last":  # the counter of four pixels: they are pixels / 4 to a channel
-            group = group % channels * (pixels // 4) + group // channels
+            pixel, channel = divided(first // 4, groups, channels)
+            group = channel * (inner // channels // 4) + pixel
         eps = by_fours(((rows * inner + offset) >> 2) + group, tl.load(source), ROWS, COLS)
     else:
-        number = first + tl.arange(0, COLS)[None, :]
+        columns = tl.arange(0, COLS)[None, :]
+        number = first + columns
         if NOISE == "each_last":
-            number = number % channels * pixels + number // channels
+            pixel, channel = divided(first, columns, channels)
+            number = channel * (inner // channels) + pixel
         eps = normal_of(rows * inner + offset + number, tl.load(source))
     return eps

@@ -39,7 +39,7 @@ def _losses(real: Tensor | None, fake: Tensor, kind: str) -> tuple[Tensor | None
     loss_d, loss_g = None if real is None else fake.new_empty((), dtype=c), fake.new_empty((), dtype=c)
     parts = min(1024, max(1, -(-max(reals, fakes) // _ALONE)))
     sums = fake.new_empty((parts, 3), dtype=torch.float64) if parts > 1 else None
-    results, each = (loss_d, loss_g), (-(-reals // parts), -(-fakes // parts))
+    results, each = (loss_d, loss_g), tuple(16 * -(-n // (16 * parts)) for n in (reals, fakes))
     block = min(TILE, power_of_2(max(*each, 1)))
     args = (real_scores, fake_scores, *results, sums, reals, fakes, *each)
     launch(loss_kernel, parts, fake.device, *args, KIND=kind, BLOCK=block)

@@ -63,11 +63,11 @@ def specialized(kernel, arguments: dict) -> tuple:
         if isinstance(value, torch.Tensor):
             signature[name] = TYPES[value.dtype]
             by_16.append(name)  # torch's allocations are aligned
-        elif parameter.is_constexpr or value is None or value is False or value is True or value == 1:
+        elif parameter.is_constexpr or value is None or (value == 1 and not parameter.do_not_specialize):
             signature[name], constants[name] = "constexpr", value
         else:
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not parameter.do_not_specialize:
                 by_16.append(name)
     options = {name: arguments[name] for name in OPTIONS if name in arguments}
     return tuple(signature.items()), tuple(constants.items()), tuple(by_16), tuple(options.items())
@@ -80,8 +80,9 @@ def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide:
     def record(kernel, arguments: dict) -> None:
         found[(kernel.__name__, *specialized(kernel, arguments))] = kernel
         if wide and "WIDE" in arguments:
-            sizes = {name: LARGE for name in ("inner", "offset", "part", "pixels") if arguments.get(name, 1) > 1}
-            found[(kernel.__name__, *specialized(kernel, {**arguments, **sizes, "WIDE": True}))] = kernel
+            sizes = {name: LARGE for name in ("inner", "offset") if arguments.get(name, 1) > 1}
+            part = {"PART": LARGE // 1024} if arguments.get("PART") else {}
+            found[(kernel.__name__, *specialized(kernel, {**arguments, **sizes, **part, "WIDE": True}))] = kernel
 
     def through_triton(op):
         name = op._schema.name.partition("::")[2]
