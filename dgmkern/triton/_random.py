@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ._math import constants
-from ._tile import INTERPRETED, divided, load
+from ._tile import INTERPRETED, divided, load, quotient
 
 
 @triton.jit
@@ -141,13 +141,13 @@ def eps_of(
         group = first // 4 + groups
         if NOISE == "fours_last":  # the counter of four pixels: they are pixels / 4 to a channel
             pixel, channel = divided(first // 4, groups, channels)
-            group = channel * (inner // channels // 4) + pixel
+            group = channel * (quotient(inner, channels) // 4) + pixel
         eps = by_fours(((rows * inner + offset) >> 2) + group, tl.load(source), ROWS, COLS)
     else:
         columns = tl.arange(0, COLS)[None, :]
         number = first + columns
         if NOISE == "each_last":
             pixel, channel = divided(first, columns, channels)
-            number = channel * (inner // channels) + pixel
+            number = channel * quotient(inner, channels) + pixel
         eps = normal_of(rows * inner + offset + number, tl.load(source))
     return eps

@@ -65,11 +65,26 @@ def part_of(inner, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
+def quotient(n, by):
+    """n // by of numbers 0 <= n < 2^52; 64-bit ones without a division in a loop, which would be a call."""
+    if INTERPRETED:
+        q = n // by
+    elif n.dtype == tl.int64:
+        q = (n.to(tl.float64) * (tl.full([], 1.0, tl.float64) / by)).to(tl.int64)
+        left = n - q * by
+        q += tl.where(left >= by, 1, tl.where(left < 0, -1, 0))
+    else:
+        q = n // by
+    return q
+
+
+@triton.jit
 def divided(first, steps, by):
-    """(first + steps) // by and what is left, for a number `first` and small steps: no 64-bit division but one."""
+    """(first + steps) // by and what is left, for a number `first` and small steps."""
     divisor = tl.full([1, 1], by, tl.int32).to(tl.uint32)
-    left = (first % by + steps).to(tl.uint32)
-    return first // by + (left // divisor).to(tl.int32), (left % divisor).to(tl.int32)
+    whole = quotient(first, by)
+    left = (first - whole * by + steps).to(tl.uint32)
+    return whole + (left // divisor).to(tl.int32), (left % divisor).to(tl.int32)
 
 
 @triton.jit

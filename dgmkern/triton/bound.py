@@ -10,14 +10,9 @@ import torch
 from torch import Tensor
 
 from ._bound_kernels import hybrid_backward_kernel, hybrid_kernel, vb_backward_kernel, vb_kernel
-from ._launch import INTERPRETED, TILE, Operands
+from ._launch import Operands, narrow_tile
 from ._math_bound import BITS
 from ._square_kernels import mse_backward_kernel, mse_kernel, square_backward_kernel, square_kernel
-
-
-def _tile(x0: Tensor) -> int:
-    """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
-    return min(TILE, 256) if x0.dtype is torch.float64 and not INTERPRETED else TILE
 
 
 def _gradient(model_out: Tensor, tensors: Operands) -> Tensor:
@@ -73,7 +68,7 @@ def _vb_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, x_t: Tensor, t,
     """What the kernels of `vb_terms` read, and how; a model that gives a variance too has twice the channels."""
     learned = variance.startswith("learned")
     out = tensors.doubled(model_out) if learned else tensors.dense(model_out, "model_out")
-    how = {"VARIANCE": variance, "HALVES": tensors.halves() if learned else "none", "tile": _tile(x0)}
+    how = {"VARIANCE": variance, "HALVES": tensors.halves() if learned else "none", "tile": narrow_tile(x0, 256)}
     return (out, tensors.dense(x0), tensors.dense(x_t, "x_t"), *tensors.scheduled(t, table)), how
 
 
@@ -119,7 +114,7 @@ def _hybrid_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, t, table, w
     if variance not in ("learned", "learned_range"):
         raise ValueError(f"variance: expected learned or learned_range, got {variance!r}")
     weight = tensors.per_sample(weight, "weight", torch.float64)
-    how = {"VARIANCE": variance, "HALVES": tensors.halves(), "tile": _tile(x0)}
+    how = {"VARIANCE": variance, "HALVES": tensors.halves(), "tile": narrow_tile(x0, 256)}
     return (tensors.doubled(model_out), tensors.dense(x0), *tensors.scheduled(t, table), weight), how
 
 

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..reference.importance import samples_shape
-from ._launch import TILE, Operands
+from ._launch import TILE, Operands, narrow_tile
 from ._math import exp_minus_1, exp_of
 from ._random import eps_of
 from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
@@ -116,7 +116,7 @@ def gaussian_log_ratio(
     ratio = tensors.sum()
     drawn = tensors.noise(_flat(noise, shape, 2, "noise"), seed, offset)
     parameters = _flat(mu, mu.shape, 1, "mu"), _flat(logvar, mu.shape, 1, "logvar")
-    tensors.run(_log_ratio_kernel, *parameters, k, z, ratio.target, **drawn)
+    tensors.run(_log_ratio_kernel, *parameters, k, z, ratio.target, tile=narrow_tile(mu), **drawn)
     return z, tensors.finished(ratio).view(mu.shape[0], k)
 
 

@@ -1,11 +1,10 @@
 """Negative log-likelihoods per sample and their gradients; formulas in _math_likelihood.py."""
 
-import torch
 import triton.language as tl
 from torch import Tensor
 
 from . import _math_likelihood as element
-from ._launch import INTERPRETED, TILE, Operands
+from ._launch import TILE, Operands, narrow_tile
 from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
@@ -73,9 +72,7 @@ def _backward_kernel(
 
 
 def _tile(density: str, x: Tensor) -> int:
-    """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
-    narrow = density == "discretized" and x.dtype == torch.float64
-    return min(TILE, 512) if narrow and not INTERPRETED else TILE
+    return narrow_tile(x, 512) if density == "discretized" else TILE
 
 
 def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:

@@ -73,6 +73,21 @@ def specialized(kernel, arguments: dict) -> tuple:
     return tuple(signature.items()), tuple(constants.items()), tuple(by_16), tuple(options.items())
 
 
+def run_on_cpu() -> None:
+    """The ops run their Triton code on CPU tensors, too."""
+
+    def through_triton(op):
+        name = op._schema.name.partition("::")[2]
+        return lambda *args: _library.triton_kernel(name)(*_library.with_defaults(op, args))
+
+    for name, op in _library._OPS.items():
+        try:
+            _library.triton_kernel(name)
+        except (ImportError, AttributeError):
+            continue
+        _library._LIBRARY.impl(name, through_triton(op), "CPU")
+
+
 def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide: bool) -> dict:
     """{what is compiled: its kernel} of all launches of the contract cases whose names contain `cases`."""
     found = {}
@@ -84,17 +99,7 @@ def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide:
             part = {"PART": LARGE // 1024} if arguments.get("PART") else {}
             found[(kernel.__name__, *specialized(kernel, {**arguments, **sizes, **part, "WIDE": True}))] = kernel
 
-    def through_triton(op):
-        name = op._schema.name.partition("::")[2]
-        return lambda *args: _library.triton_kernel(name)(*_library.with_defaults(op, args))
-
     _launch.hook = record
-    for name, op in _library._OPS.items():
-        try:
-            _library.triton_kernel(name)
-        except (ImportError, AttributeError):
-            continue
-        _library._LIBRARY.impl(name, through_triton(op), "CPU")
     for case, dtype, shape in itertools.product((c for c in CASES if cases in c.name), dtypes, shapes):
         if not case.fits(shape):
             continue
@@ -159,17 +164,20 @@ def main() -> None:
     parser.add_argument("--wide", action="store_true", help="also with sizes over 2^31")
     parser.add_argument("--count", action="store_true", help="say how many there are and compile none")
     given = parser.parse_args()
-    found = recorded(given.case, given.dtype, SHAPES[: given.shapes], given.wide)
-    if given.count:
-        print(len(found))
-        return
-    for target, (key, kernel) in itertools.product(given.targets, found.items()):
-        line = {"target": target, "kernel": key[0], "signature": dict(key[1]), "constants": dict(key[2])}
-        try:
-            line |= compiled(kernel, *key[1:], TARGETS[target])
-        except Exception as error:
-            line["error"] = f"{type(error).__name__}: {error}"[:3000]
-        print(json.dumps(line), flush=True)
+    run_on_cpu()
+    for target in given.targets:
+        _launch.HIP = TARGETS[target].backend == "hip"
+        found = recorded(given.case, given.dtype, SHAPES[: given.shapes], given.wide)
+        if given.count:
+            print(target, len(found))
+            continue
+        for key, kernel in found.items():
+            line = {"target": target, "kernel": key[0], "signature": dict(key[1]), "constants": dict(key[2])}
+            try:
+                line |= compiled(kernel, *key[1:], TARGETS[target])
+            except Exception as error:
+                line["error"] = f"{type(error).__name__}: {error}"[:3000]
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
