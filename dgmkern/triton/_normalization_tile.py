@@ -10,12 +10,12 @@ from ._tile import INTERPRETED, store
 def tile_of_channels(channels, pixels, LAST: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
     """This program's sample, the number of its part of the pixels, its channels and pixels; where those lie; masks of
     the channels and of the elements."""
-    program = tl.program_id(0).to(tl.int64)
     parts = tl.cdiv(pixels, PIXELS)
     blocks = tl.cdiv(channels, CHANNELS)
-    part = program % parts
-    sample = program // parts // blocks
-    channel = (program // parts % blocks) * CHANNELS + tl.arange(0, CHANNELS)
+    block = tl.program_id(0) // parts
+    part = (tl.program_id(0) % parts).to(tl.int64)
+    sample = (block // blocks).to(tl.int64)
+    channel = (block % blocks).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     pixel = part * PIXELS + tl.arange(0, PIXELS)
     if LAST:
         channel = channel[None, :]
