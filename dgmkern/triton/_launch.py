@@ -18,6 +18,7 @@ from ._tile import finish_sum
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TILE = 65536 if INTERPRETED else 1024  # elements of a tile; a program costs the interpreter milliseconds
+HIP = torch.version.hip is not None  # compile_kernels.py of the tests sets it, too
 PART = 65536 if INTERPRETED else 4096  # elements of a sample that one program sums, at least
 MOST_PARTS = 1024  # of a sample
 
@@ -43,6 +44,17 @@ def _unfit(name: str, wanted: str, x: Tensor) -> ValueError:
 def power_of_2(n: int) -> int:
     """The smallest power of 2 that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+def narrow_tile(x: Tensor, of_fp64: int = TILE) -> int:
+    """Elements of a tile in a kernel of many numbers, which are to stay in registers: fp64 takes two each, and AMD's
+    scalar ones hold a mask for each condition on each of a thread's elements."""
+    if INTERPRETED:
+        return TILE
+    elif HIP:
+        return 256
+    else:
+        return of_fp64 if x.dtype is torch.float64 else TILE
 
 
 @dataclass(frozen=True)
@@ -171,12 +183,10 @@ class Operands:
             "samples": samples,
             "inner": inner,
             "channels": self.channels,
-            "pixels": self.pixels,
-            "part": width,
-            "IN_PARTS": self.parts > 1,
+            "PART": width if self.parts > 1 else None,
             "ROWS": rows,
             "COLS": columns,
-            "WIDE": inner + columns >= 2**31,
+            "WIDE": inner + max(columns, width) >= 2**31,
         }
         takes = kernel.arg_names
         named.update((name, value) for name, value in own.items() if name in takes)

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 
 from ._reverse_step import raw_x0
-from ._schedule import SIGMA, SIGNAL, at_step, steps_of, to_x0
-from ._tile import at_halves, elements_of, load
+from ._schedule import level_at, steps_of, to_x0
+from ._tile import at_halves, elements_of, first_column, kernel, load
 
 SHORT = 16384  # elements of a sample that stay in registers while its quantile is searched
 
@@ -27,9 +27,7 @@ def _magnitudes(
 ):
     """|x_0| of a tile as integers, -1 where there is no element."""
     at, mask = elements_of(rows, first, samples, inner, channels, "none", COLS)
-    at_out = at
-    if HALVES != "none":
-        at_out, _ = at_halves(at, rows, inner, channels, HALVES)
+    at_out, _ = at_halves(at, rows, first, inner, channels, HALVES, "none", COLS)
     x = load(x_t + at, mask)
     raw = raw_x0(by_x.to(x.dtype), by_out.to(x.dtype), x, load(model_out + at_out, mask))
     if x.dtype == tl.float64:
@@ -51,7 +49,7 @@ def _next(bits, bound, top):
     return tl.min(tl.where(bits > bound, bits, top), 1, keep_dims=True)
 
 
-@triton.jit
+@kernel
 def quantile_kernel(
     model_out,
     x_t,
@@ -74,11 +72,9 @@ def quantile_kernel(
     """Bisection over the bits for the number of the lower rank, then the next one, and linear interpolation, as
     torch.quantile; NaN where there is one. A long sample is read again for each bit."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    step = steps_of(t, t_stride, rows, samples)
-    by_x, by_out = to_x0(at_step(table, SIGNAL, count, step), at_step(table, SIGMA, count, step), PREDICTION)
-    zero = tl.program_id(0) * 0  # an integer of the width of the columns
-    if WIDE:
-        zero = zero.to(tl.int64)
+    signal, sigma = level_at(table, count, steps_of(t, t_stride, rows, samples))
+    by_x, by_out = to_x0(signal, sigma, PREDICTION)
+    zero = first_column(WIDE)
     bits = _magnitudes(model_out, x_t, by_x, by_out, rows, zero, samples, inner, channels, HALVES, COLS)
     if bits.dtype == tl.int64:
         C: tl.constexpr = tl.float64

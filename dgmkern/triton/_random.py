@@ -1,14 +1,10 @@
 """Noise in a tile: number i is a function of (seed, i), the same bits as on the CPU (csrc/math/philox.h, normal.h)."""
 
-import os
-
 import triton
 import triton.language as tl
 
 from ._math import constants
-from ._tile import load
-
-_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from ._tile import INTERPRETED, divided, load, quotient
 
 
 @triton.jit
@@ -43,7 +39,7 @@ def philox(counter, seed):
 @triton.jit
 def _fused(a, b, c):
     """a b + c in fp32 with one rounding; in the interpreter through fp64, since that of Triton 3.6 rounds twice."""
-    if _INTERPRETED:
+    if INTERPRETED:
         result = (a.to(tl.float64) * b + c).to(tl.float32)
     else:
         result = tl.fma(a, tl.zeros_like(a) + b, tl.zeros_like(a) + c)
@@ -132,7 +128,6 @@ def eps_of(
     mask,
     inner,
     channels,
-    pixels,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
@@ -142,13 +137,17 @@ def eps_of(
     if NOISE == "given":
         eps = load(source + at, mask)
     elif NOISE == "fours" or NOISE == "fours_last":
-        group = first // 4 + tl.arange(0, COLS // 4)[None, :]
+        groups = tl.arange(0, COLS // 4)[None, :]
+        group = first // 4 + groups
         if NOISE == "fours_last":  # the counter of four pixels: they are pixels / 4 to a channel
-            group = group % channels * (pixels // 4) + group // channels
+            pixel, channel = divided(first // 4, groups, channels)
+            group = channel * (quotient(inner, channels) // 4) + pixel
         eps = by_fours(((rows * inner + offset) >> 2) + group, tl.load(source), ROWS, COLS)
     else:
-        number = first + tl.arange(0, COLS)[None, :]
+        columns = tl.arange(0, COLS)[None, :]
+        number = first + columns
         if NOISE == "each_last":
-            number = number % channels * pixels + number // channels
+            pixel, channel = divided(first, columns, channels)
+            number = channel * quotient(inner, channels) + pixel
         eps = normal_of(rows * inner + offset + number, tl.load(source))
     return eps

@@ -6,12 +6,11 @@ import triton.language as tl
 from ._schedule import (
     MEAN_X,
     MEAN_X0,
-    SIGMA,
-    SIGNAL,
     at_step,
     ddim,
     dpm_solver,
     level_after,
+    level_at,
     log_variance,
     steps_of,
     to_x0,
@@ -44,8 +43,7 @@ def step_of(
     log sigma^2 of a learned variance is logvar + logvar_by v; sigma is 0 at the end, where `ends`.
     """
     step = steps_of(t, t_stride, rows, samples)
-    signal = at_step(table, SIGNAL, count, step)
-    sigma = at_step(table, SIGMA, count, step)
+    signal, sigma = level_at(table, count, step)
     x0_by_x, x0_by_out = to_x0(signal, sigma, PREDICTION)
     drawn = signal * 0.0
     by_last = drawn
@@ -63,9 +61,7 @@ def step_of(
         elif t_last is None:
             by_x, by_x0, by_last = dpm_solver(signal, sigma, signal_next, sigma_next, signal, sigma, False)
         else:
-            last = steps_of(t_last, last_stride, rows, samples)
-            signal_last = at_step(table, SIGNAL, count, last)
-            sigma_last = at_step(table, SIGMA, count, last)
+            signal_last, sigma_last = level_at(table, count, steps_of(t_last, last_stride, rows, samples))
             by_x, by_x0, by_last = dpm_solver(signal, sigma, signal_next, sigma_next, signal_last, sigma_last, True)
     by_out = by_x0 * x0_by_out
     if not CLIPS:

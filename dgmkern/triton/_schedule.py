@@ -29,11 +29,16 @@ def at_step(table, row: tl.constexpr, count, step):
 
 
 @triton.jit
+def level_at(table, count, step):
+    """sqrt(abar) and sqrt(1 - abar) at steps."""
+    return at_step(table, SIGNAL, count, step), at_step(table, SIGMA, count, step)
+
+
+@triton.jit
 def level_after(table, count, step):
     """sqrt(abar) and sqrt(1 - abar) at the step that one goes to: -1 is x_0 itself."""
-    signal = tl.where(step == -1, 1.0, at_step(table, SIGNAL, count, step))
-    sigma = tl.where(step == -1, 0.0, at_step(table, SIGMA, count, step))
-    return signal, sigma
+    signal, sigma = level_at(table, count, step)
+    return tl.where(step == -1, 1.0, signal), tl.where(step == -1, 0.0, sigma)
 
 
 @triton.jit

@@ -1,16 +1,15 @@
 """Diffusion noising. `table` is fp64 [2, T] (posterior: [7, T]); t int64 [N]."""
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._launch import Operands
 from ._random import eps_of
-from ._schedule import MEAN_X, MEAN_X0, SIGMA, SIGNAL, at_step, steps_of
-from ._tile import elements_of, load, store, tile_of
+from ._schedule import MEAN_X, MEAN_X0, at_step, level_at, steps_of
+from ._tile import elements_of, kernel, load, store, tile_of
 
 
-@triton.jit
+@kernel
 def _q_sample_kernel(
     x0,
     t,
@@ -24,20 +23,19 @@ def _q_sample_kernel(
     samples,
     inner,
     channels,
-    pixels,
     TARGET: tl.constexpr,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
     x = load(x0 + at, mask)
-    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS).to(x.dtype)
-    step = steps_of(t, t_stride, rows, samples)
-    signal = at_step(table, SIGNAL, count, step).to(x.dtype)
-    sigma = at_step(table, SIGMA, count, step).to(x.dtype)
+    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS).to(x.dtype)
+    signal, sigma = level_at(table, count, steps_of(t, t_stride, rows, samples))
+    signal = signal.to(x.dtype)
+    sigma = sigma.to(x.dtype)
     store(x_t + at, signal * x + sigma * eps, mask)
     if TARGET == "eps":
         store(wanted + at, tl.where(signal == signal, eps, signal), mask)
@@ -45,7 +43,7 @@ def _q_sample_kernel(
         store(wanted + at, signal * eps - sigma * x, mask)
 
 
-@triton.jit
+@kernel
 def _scale_kernel(
     x,
     t,
@@ -60,13 +58,13 @@ def _scale_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     x = load(x + at, mask)
     store(out + at, at_step(table, ROW, count, steps_of(t, t_stride, rows, samples)).to(x.dtype) * x, mask)
 
 
-@triton.jit
+@kernel
 def _posterior_kernel(
     x0,
     x,
@@ -81,7 +79,7 @@ def _posterior_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     x0 = load(x0 + at, mask)
     step = steps_of(t, t_stride, rows, samples)
@@ -90,7 +88,7 @@ def _posterior_kernel(
     store(mean + at, by_x0 * x0 + by_x * load(x + at, mask), mask)
 
 
-@triton.jit
+@kernel
 def _posterior_backward_kernel(
     grad,
     t,
@@ -105,7 +103,7 @@ def _posterior_backward_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     g = load(grad + at, mask)
     step = steps_of(t, t_stride, rows, samples)

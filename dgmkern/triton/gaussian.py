@@ -5,24 +5,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import Operands
-from ._math import exp_minus_1, exp_minus_1_minus_x, exp_of
+from ._math import exp_of
+from ._math_gaussian import kl_between, kl_between_grad, kl_standard, kl_standard_by_logvar
 from ._random import eps_of
-from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
-
-
-@triton.jit
-def exp_of_difference(a, b, d):
-    """e^(a - b) where d is a - b rounded: what rounding lost, half an ulp of d, would cost 16 ulp at |d| = 32."""
-    back = a - d
-    lost = (a - (d + back)) - (b - back)  # exact (Knuth)
-    e = exp_of(d)
-    better = e + e * lost
-    return tl.where(better == better, better, e)  # NaN: e or d is not finite
-
-
-@triton.jit
-def _kl_standard(mu, logvar, sigma):
-    return 0.5 * (mu * mu + exp_minus_1_minus_x(logvar, sigma * sigma))
+from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
 @triton.jit
@@ -31,25 +17,21 @@ def _kl(mu, logvar, mu_p, logvar_p, at, mask):
     m = load(mu + at, mask)
     lv = load(logvar + at, mask)
     if mu_p is None:
-        kl = _kl_standard(m, lv, exp_of(lv * 0.5))
+        return kl_standard(m, lv, exp_of(lv * 0.5))
     else:
-        lp = load(logvar_p + at, mask)
-        diff = m - load(mu_p + at, mask)
-        d = lv - lp
-        kl = 0.5 * (diff * diff * exp_of(-lp) + exp_minus_1_minus_x(d, exp_of_difference(lv, lp, d)))
-    return kl
+        return kl_between(m - load(mu_p + at, mask), lv, load(logvar_p + at, mask))
 
 
-@triton.jit
+@kernel
 def _kl_kernel(
     mu, logvar, mu_p, logvar_p, out, samples, inner, ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     store(out + at, _kl(mu, logvar, mu_p, logvar_p, at, mask), mask)
 
 
-@triton.jit
+@kernel
 def _kl_sample_kernel(
     mu,
     logvar,
@@ -58,21 +40,20 @@ def _kl_sample_kernel(
     out,
     samples,
     inner,
-    part,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, "given", COLS)
         total += sum_columns(_kl(mu, logvar, mu_p, logvar_p, at, mask), mask)
-    store_sum(out, total, rows, first, part, samples, inner, IN_PARTS)
+    store_sum(out, total, rows, first, samples, inner, PART)
 
 
-@triton.jit
+@kernel
 def _kl_backward_kernel(
     grad,
     mu,
@@ -90,7 +71,7 @@ def _kl_backward_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     m = load(mu + at, mask)
     lv = load(logvar + at, mask)
@@ -101,20 +82,17 @@ def _kl_backward_kernel(
     if mu_p is None:
         sigma = exp_of(lv * 0.5)
         store(dmu + at, g * m, mask)
-        store(dlogvar + at, 0.5 * (g * exp_minus_1(lv, sigma * sigma)), mask)
+        store(dlogvar + at, 0.5 * (g * kl_standard_by_logvar(lv, sigma)), mask)
     else:
-        lp = load(logvar_p + at, mask)
         diff = m - load(mu_p + at, mask)
-        ratio = lv - lp
-        by_mu = g * diff * exp_of(-lp)
-        by_logvar = 0.5 * g * exp_minus_1(ratio, exp_of_difference(lv, lp, ratio))
+        by_mu, by_logvar = kl_between_grad(g, diff, lv, load(logvar_p + at, mask))
         store(dmu + at, by_mu, mask)
         store(dlogvar + at, by_logvar, mask)
         store(dmu_p + at, -by_mu, mask)
         store(dlogvar_p + at, -0.5 * by_mu * diff - by_logvar, mask)
 
 
-@triton.jit
+@kernel
 def _rsample_kernel(
     mu,
     logvar,
@@ -124,19 +102,18 @@ def _rsample_kernel(
     samples,
     inner,
     channels,
-    pixels,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS)
+    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS)
     store(z + at, load(mu + at, mask) + exp_of(load(logvar + at, mask) * 0.5) * eps, mask)
 
 
-@triton.jit
+@kernel
 def _rsample_kl_kernel(
     mu,
     logvar,
@@ -147,28 +124,26 @@ def _rsample_kl_kernel(
     samples,
     inner,
     channels,
-    pixels,
-    part,
     NOISE: tl.constexpr,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, channels, NOISE, COLS)
         m = load(mu + at, mask)
         lv = load(logvar + at, mask)
         sigma = exp_of(lv * 0.5)
-        eps = eps_of(source, offset, rows, column, at, mask, inner, channels, pixels, NOISE, ROWS, COLS)
+        eps = eps_of(source, offset, rows, column, at, mask, inner, channels, NOISE, ROWS, COLS)
         store(z + at, m + sigma * eps, mask)
-        total += sum_columns(_kl_standard(m, lv, sigma), mask)
-    store_sum(kl, total, rows, first, part, samples, inner, IN_PARTS)
+        total += sum_columns(kl_standard(m, lv, sigma), mask)
+    store_sum(kl, total, rows, first, samples, inner, PART)
 
 
-@triton.jit
+@kernel
 def _rsample_backward_kernel(
     grad_z,
     grad_kl,
@@ -181,23 +156,22 @@ def _rsample_backward_kernel(
     samples,
     inner,
     channels,
-    pixels,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """The gradient of z, and of its KL divergence unless grad_kl [N] is None; of mu unless dmu is None."""
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
     lv = load(logvar + at, mask)
     g = load(grad_z + at, mask)
     sigma = exp_of(lv * 0.5)
-    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS)
+    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS)
     by_logvar = g * eps * sigma
     if grad_kl is not None:
         g_kl = load(grad_kl + rows, rows < samples)
-        by_logvar += g_kl * exp_minus_1(lv, sigma * sigma)
+        by_logvar += g_kl * kl_standard_by_logvar(lv, sigma)
         store(dmu + at, g + g_kl * load(mu + at, mask), mask)
     elif dmu is not None:
         store(dmu + at, g, mask)

@@ -1,18 +1,17 @@
 """Importance weights of diagonal Gaussians: k samples of each datum, [N, k, ...], row-major. Formulas:
 csrc/math/importance.h."""
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..reference.importance import samples_shape
-from ._launch import TILE, Operands
+from ._launch import TILE, Operands, narrow_tile
 from ._math import exp_minus_1, exp_of
 from ._random import eps_of
-from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
+from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
-@triton.jit
+@kernel
 def _log_ratio_kernel(
     mu,
     logvar,
@@ -23,32 +22,31 @@ def _log_ratio_kernel(
     offset,
     samples,
     inner,
-    part,
     NOISE: tl.constexpr,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """Rows are samples: k to a datum."""
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, NOISE, COLS)
         datum = at + (rows // k - rows) * inner
         m = load(mu + datum, mask)
         lv = load(logvar + datum, mask)
         half = lv * 0.5
         sigma = exp_of(half)
-        eps = eps_of(source, offset, rows, column, at, mask, inner, 1, inner, NOISE, ROWS, COLS).to(m.dtype)
+        eps = eps_of(source, offset, rows, column, at, mask, inner, 1, NOISE, ROWS, COLS).to(m.dtype)
         x = m + sigma * eps
         store(z + at, x, mask)
         # the squares cancel where q is near p: eps^2 - z^2 = -(z - eps)(z + eps)
         total += sum_columns(0.5 * (lv - (m + exp_minus_1(half, sigma) * eps) * (x + eps)), mask)
-    store_sum(ratio, total, rows, first, part, samples, inner, IN_PARTS)
+    store_sum(ratio, total, rows, first, samples, inner, PART)
 
 
-@triton.jit
+@kernel
 def _log_ratio_backward_kernel(
     grad_z,
     grad_ratio,
@@ -67,7 +65,7 @@ def _log_ratio_backward_kernel(
     WIDE: tl.constexpr,
 ):
     """Rows are data. Sums over their samples: in the compute dtype over 16, then in fp64."""
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, NOISE, COLS)
     m = load(mu + at, mask)
     lv = load(logvar + at, mask)
@@ -80,7 +78,7 @@ def _log_ratio_backward_kernel(
         for s in range(start, tl.minimum(start + 16, k)):
             sample = rows * k + s
             here = at + (sample - rows) * inner
-            eps = eps_of(source, offset, sample, first, here, mask, inner, 1, inner, NOISE, ROWS, COLS).to(m.dtype)
+            eps = eps_of(source, offset, sample, first, here, mask, inner, 1, NOISE, ROWS, COLS).to(m.dtype)
             a = tl.zeros([ROWS, COLS], m.dtype)
             if grad_z is not None:
                 a += load(grad_z + here, mask)
@@ -118,7 +116,7 @@ def gaussian_log_ratio(
     ratio = tensors.sum()
     drawn = tensors.noise(_flat(noise, shape, 2, "noise"), seed, offset)
     parameters = _flat(mu, mu.shape, 1, "mu"), _flat(logvar, mu.shape, 1, "logvar")
-    tensors.run(_log_ratio_kernel, *parameters, k, z, ratio.target, **drawn)
+    tensors.run(_log_ratio_kernel, *parameters, k, z, ratio.target, tile=narrow_tile(mu), **drawn)
     return z, tensors.finished(ratio).view(mu.shape[0], k)
 
 

@@ -1,16 +1,14 @@
 """Negative log-likelihoods per sample and their gradients; formulas in _math_likelihood.py."""
 
-import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import _math_likelihood as element
-from ._launch import INTERPRETED, TILE, Operands
-from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
+from ._launch import TILE, Operands, narrow_tile
+from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
-@triton.jit
+@kernel
 def _nll_kernel(
     x,
     mean,
@@ -18,17 +16,16 @@ def _nll_kernel(
     nll,
     samples,
     inner,
-    part,
     DENSITY: tl.constexpr,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """x, mean, and logvar or log_scale; for "bernoulli" logits, x and None."""
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, "given", COLS)
         a = load(x + at, mask)
         b = load(mean + at, mask)
@@ -39,10 +36,10 @@ def _nll_kernel(
         else:
             terms = element.discretized_gaussian_nll(a, b, load(spread + at, mask))
         total += sum_columns(terms, mask)
-    store_sum(nll, total, rows, first, part, samples, inner, IN_PARTS)
+    store_sum(nll, total, rows, first, samples, inner, PART)
 
 
-@triton.jit
+@kernel
 def _backward_kernel(
     grad,
     x,
@@ -58,7 +55,7 @@ def _backward_kernel(
     WIDE: tl.constexpr,
 ):
     """For "bernoulli" logits, x and None; then dmean is dlogits and dspread None."""
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     g = load(grad + rows, rows < samples)
     a = load(x + at, mask)
@@ -75,9 +72,7 @@ def _backward_kernel(
 
 
 def _tile(density: str, x: Tensor) -> int:
-    """Elements of a tile: the many fp64 numbers of a discretized Gaussian's bin are to stay in registers."""
-    narrow = density == "discretized" and x.dtype == torch.float64
-    return min(TILE, 512) if narrow and not INTERPRETED else TILE
+    return narrow_tile(x, 512) if density == "discretized" else TILE
 
 
 def _check_dtypes(first: Tensor, *others: Tensor | None) -> None:

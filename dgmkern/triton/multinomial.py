@@ -8,33 +8,32 @@ from torch import Tensor
 from ..reference.gaussian import compute_dtype
 from ._launch import Operands, launch, power_of_2
 from ._math_likelihood import multinomial_nll as multinomial
-from ._tile import elements_of, load, store, store_sum, sum_columns, tile_of
+from ._tile import elements_of, kernel, load, part_of, store, store_sum, sum_columns, tile_of
 
 
-@triton.jit
+@kernel
 def _nll_kernel(
     log_probs,
     counts,
     nll,
     samples,
     inner,
-    part,
-    IN_PARTS: tl.constexpr,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, part, ROWS, WIDE)
+    rows, first, end = part_of(inner, PART, ROWS, WIDE)
     total = tl.zeros([ROWS, 1], tl.float64)
-    for column in range(first, tl.minimum(first + part, inner), COLS):
+    for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, "given", COLS)
         log_p = load(log_probs + at, mask)
         count = tl.load(counts + at, mask, other=0).to(log_p.dtype)
         total += sum_columns(multinomial(log_p, count), mask)
-    store_sum(nll, total, rows, first, part, samples, inner, IN_PARTS)
+    store_sum(nll, total, rows, first, samples, inner, PART)
 
 
-@triton.jit
+@kernel
 def _backward_kernel(
     grad,
     counts,
@@ -45,7 +44,7 @@ def _backward_kernel(
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, 1, "given", COLS)
     g = load(grad + rows, rows < samples)
     count = tl.load(counts + at, mask, other=0).to(g.dtype)
@@ -61,7 +60,7 @@ def _non_zeros_of(crow, row, non_zeros):
     return tl.where(fits, begin, 0), tl.where(fits, end, 0), fits
 
 
-@triton.jit
+@kernel
 def _csr_kernel(log_probs, crow, col, values, nll, columns, non_zeros, BLOCK: tl.constexpr):
     """One row; NaN where an index does not fit, which is never read by."""
     row = tl.program_id(0).to(tl.int64)
@@ -90,7 +89,7 @@ def _gradient(values, col, i, end, columns, g):
     return column, tl.where(fits, multinomial(g + tl.zeros_like(count), count), float("nan"))
 
 
-@triton.jit
+@kernel
 def _csr_backward_kernel(grad, crow, col, values, dlog_probs, columns, non_zeros, BLOCK: tl.constexpr):
     """One row of a gradient that is 0 so far. Columns that rise are written once; where they do not, each of a column's
     non-zeros writes the sum over all of them."""

@@ -1,16 +1,15 @@
 """Counter-based normals."""
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._launch import Operands
 from ._random import eps_of
-from ._tile import elements_of, store, tile_of
+from ._tile import elements_of, kernel, store, tile_of
 
 
-@triton.jit
+@kernel
 def _normal(
     out,
     source,
@@ -18,15 +17,14 @@ def _normal(
     samples,
     inner,
     channels,
-    pixels,
     NOISE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS)
+    eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS)
     store(out + at, eps, mask)
 
 

@@ -1,7 +1,6 @@
 """Reverse diffusion steps, and the bound of dynamic clipping. `table` is fp64 [7, T]; t, t_next, t_last int64 [N]."""
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -10,10 +9,10 @@ from ._math import exp_of
 from ._quantile import SHORT, quantile_kernel
 from ._random import eps_of
 from ._reverse_step import limits_of, raw_x0, step_of
-from ._tile import at_halves, elements_of, load, store, tile_of
+from ._tile import at_halves, elements_of, kernel, load, store, tile_of
 
 
-@triton.jit
+@kernel
 def _step_kernel(
     model_out,
     x_t,
@@ -34,7 +33,6 @@ def _step_kernel(
     samples,
     inner,
     channels,
-    pixels,
     SOLVER: tl.constexpr,
     PREDICTION: tl.constexpr,
     VARIANCE: tl.constexpr,
@@ -48,11 +46,9 @@ def _step_kernel(
 ):
     CLIPS: tl.constexpr = CLIP is not None or bound is not None
     LEARNED: tl.constexpr = SOLVER == "ddpm" and (VARIANCE == "learned" or VARIANCE == "learned_range")
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    at_out = at
-    if HALVES != "none":
-        at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
+    at_out, to_second = at_halves(at, rows, first, inner, channels, HALVES, NOISE, COLS)
     x = load(x_t + at, mask)
     out = load(model_out + at_out, mask)
     x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
@@ -84,7 +80,7 @@ def _step_kernel(
     if x0_last is not None:
         result += by_last * load(x0_last + at, mask)
     if NOISE != "none":
-        eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS).to(x.dtype)
+        eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS).to(x.dtype)
         if LEARNED:
             v = load(model_out + at_out + to_second, mask)
             sigma = tl.where(ends, 0.0, exp_of(0.5 * (logvar + logvar_by * v)))
@@ -94,7 +90,7 @@ def _step_kernel(
         store(x0 + at, kept, mask)
 
 
-@triton.jit
+@kernel
 def _backward_kernel(
     grad,
     grad_x0,
@@ -117,7 +113,6 @@ def _backward_kernel(
     samples,
     inner,
     channels,
-    pixels,
     SOLVER: tl.constexpr,
     PREDICTION: tl.constexpr,
     VARIANCE: tl.constexpr,
@@ -131,11 +126,9 @@ def _backward_kernel(
 ):
     """NOISE is "none" but where the variance is learned."""
     CLIPS: tl.constexpr = CLIP is not None or bound is not None
-    rows, first = tile_of(inner, COLS, ROWS, WIDE)
+    rows, first = tile_of(inner, ROWS, COLS, WIDE)
     at, mask = elements_of(rows, first, samples, inner, channels, NOISE, COLS)
-    at_out = at
-    if HALVES != "none":
-        at_out, to_second = at_halves(at, rows, inner, channels, HALVES)
+    at_out, to_second = at_halves(at, rows, first, inner, channels, HALVES, NOISE, COLS)
     g = load(grad + at, mask)
     x0_by_x, x0_by_out, by_x, by_out, by_x0, by_last, sigma, logvar, logvar_by, ends = step_of(
         t,
@@ -172,7 +165,7 @@ def _backward_kernel(
     if dlast is not None:
         store(dlast + at, by_last * g, mask)
     if NOISE != "none":
-        eps = eps_of(source, offset, rows, first, at, mask, inner, channels, pixels, NOISE, ROWS, COLS).to(g.dtype)
+        eps = eps_of(source, offset, rows, first, at, mask, inner, channels, NOISE, ROWS, COLS).to(g.dtype)
         v = load(model_out + at_out + to_second, mask)
         sigma = tl.where(ends, 0.0, exp_of(0.5 * (logvar + logvar_by * v)))
         store(dout + at_out + to_second, 0.5 * logvar_by * (g * eps * sigma), mask)
