@@ -15,10 +15,16 @@ _OPS = torch.ops.dgmkern
 
 
 _trace_op = _library.define(
-    "trace_sqrtm_product(Tensor s1, Tensor s2, float rounding) -> (Tensor, Tensor)",
+    "trace_sqrtm_product(Tensor s1, Tensor s2, float rounding) -> Tensor",
     _ref.trace_sqrtm_product,
+    lambda s1, s2, rounding: s1.new_empty(s1.shape[:-2]),
+)
+_bounded_op = _library.define(
+    "trace_sqrtm_product_bounded(Tensor s1, Tensor s2, float rounding) -> (Tensor, Tensor)",
+    _ref.trace_sqrtm_product_bounded,
     lambda s1, s2, rounding: (s1.new_empty(s1.shape[:-2]), s1.new_empty(s1.shape[:-2])),
 )
+_nearest_op = _library.define("nearest_psd(Tensor s, str name, float rounding) -> Tensor", _ref.nearest_psd, like)
 _trace_backward_op = _library.define(
     "trace_sqrtm_product_backward(Tensor grad, Tensor s1, Tensor s2, float rounding) -> (Tensor, Tensor)",
     _ref.trace_sqrtm_product_backward,
@@ -40,13 +46,37 @@ class _Trace(Function):
     def forward(ctx, s1, s2, rounding):
         ctx.save_for_backward(s1, s2)
         ctx.rounding = rounding
-        trace, bound = below_autograd(_trace_op, s1, s2, rounding)
+        return below_autograd(_trace_op, s1, s2, rounding)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return *_OPS.trace_sqrtm_product_backward(cotangent, *ctx.saved_tensors, ctx.rounding), None
+
+
+class _Bounded(Function):
+    @staticmethod
+    def forward(ctx, s1, s2, rounding):
+        ctx.save_for_backward(s1, s2)
+        ctx.rounding = rounding
+        trace, bound = below_autograd(_bounded_op, s1, s2, rounding)
         ctx.mark_non_differentiable(bound)
         return trace, bound
 
     @staticmethod
     def backward(ctx, cotangent, _):
-        return *_OPS.trace_sqrtm_product_backward(cotangent, *ctx.saved_tensors, ctx.rounding), None
+        return _Trace.backward(ctx, cotangent)
+
+
+class _Nearest(Function):
+    """Rounding errors are taken from a matrix: that is no part of its derivative."""
+
+    @staticmethod
+    def forward(ctx, s, name, rounding):
+        return below_autograd(_nearest_op, s, name, rounding)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent, None, None
 
 
 class _TraceBackward(Function):
@@ -112,6 +142,8 @@ def _mean(s1: Tensor, s2: Tensor) -> Tensor:
 
 for _op, _function in (
     (_trace_op, _Trace),
+    (_bounded_op, _Bounded),
+    (_nearest_op, _Nearest),
     (_trace_backward_op, _TraceBackward),
     (_feature_trace_op, _FeatureTrace),
     (_feature_trace_backward_op, _FeatureTraceBackward),
@@ -120,8 +152,10 @@ for _op, _function in (
     _library.register_autograd(_op, _function)
 
 
-def trace_sqrtm_product(s1: Tensor, s2: Tensor, *, return_bound: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-    """tr (S1 S2)^(1/2), the trace term of the Frechet distance, of symmetric semidefinite matrices of any rank.
+def trace_sqrtm_product(
+    sigma1: Tensor, sigma2: Tensor, *, return_bound: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """tr (sigma1 sigma2)^(1/2), the trace term of the Frechet distance, of symmetric semidefinite matrices of any rank.
 
     With S = L L^T it is the nuclear norm of L1^T L2, which is as well conditioned as a norm is: the product S1 S2, the
     roots of whose eigenvalues others take, is never formed. Never complex, never NaN.
@@ -130,21 +164,21 @@ def trace_sqrtm_product(s1: Tensor, s2: Tensor, *, return_bound: bool = False) -
     over the null space that they share and for equal matrices. Twice differentiable where the ranks do not change.
 
     Args:
-        s1, s2: [..., D, D], float64 or float32, alike.
+        sigma1, sigma2: [..., D, D], float64 or float32, alike.
         return_bound: whether to give a bound on the error too.
 
     Returns:
-        [...], float64; with return_bound a pair: |result - tr (S1 S2)^(1/2)| <= bound for the matrices as given (their
+        [...], float64; with return_bound a pair: |result - tr (sigma1 sigma2)^(1/2)| <= bound for the matrices as given (their
         symmetric parts). The bound counts the rounding of factors, product and singular values, whose algorithms are
         taken to be as backward stable as LAPACK's documentation has them.
 
     Raises:
         TypeError, ValueError: as `sqrtm`, and for matrices of unlike shape, dtype or device.
     """
-    check_square("s1", s1)
-    check_alike("s2", s2, "s1", s1)
-    trace, bound = _OPS.trace_sqrtm_product(s1.double(), s2.double(), rounding_of(s1))
-    return (trace, bound) if return_bound else trace
+    check_square("sigma1", sigma1)
+    check_alike("sigma2", sigma2, "sigma1", sigma1)
+    op = _OPS.trace_sqrtm_product_bounded if return_bound else _OPS.trace_sqrtm_product
+    return op(_semidefinite(sigma1, "sigma1"), _semidefinite(sigma2, "sigma2"), rounding_of(sigma1))
 
 
 def frechet_distance(
@@ -179,9 +213,17 @@ def frechet_distance(
                 f"{name}: expected the shape {tuple(sigma1.shape[:-1])} beside sigma1, got {tuple(mu.shape)}"
             )
         _check_finite(name, mu)
-    trace, bound = _OPS.trace_sqrtm_product(sigma1.double(), sigma2.double(), rounding_of(sigma1))
-    distance = ((mu1.double() - mu2.double()) ** 2).sum(-1) + _trace(sigma1) + _trace(sigma2) - 2 * trace
-    return (distance, 2 * bound) if return_bound else distance
+    s1, s2 = _semidefinite(sigma1, "sigma1"), _semidefinite(sigma2, "sigma2")
+    rest = ((mu1.double() - mu2.double()) ** 2).sum(-1) + _trace(s1) + _trace(s2)
+    if not return_bound:
+        return rest - 2 * _OPS.trace_sqrtm_product(s1, s2, rounding_of(sigma1))
+    trace, bound = _OPS.trace_sqrtm_product_bounded(s1, s2, rounding_of(sigma1))
+    return rest - 2 * trace, 2 * bound
+
+
+def _semidefinite(s: Tensor, name: str) -> Tensor:
+    """In fp64; eigenvalues of fp32 numbers may lie some 1e-7 below 0, which is no rounding error in fp64."""
+    return s if s.dtype is torch.float64 else _OPS.nearest_psd(s.double(), name, rounding_of(s))
 
 
 def covariance_factor(sigma: Tensor) -> Tensor:
@@ -243,7 +285,7 @@ def feature_frechet_distance(
     if not return_bound:
         return distance
     norm_x, norm_y = a_x.detach().norm(), a_y.detach().norm()
-    rounded = _ref.featurerounding_of(a_x.shape, a_y.shape) * norm_x * norm_y
+    rounded = _ref.feature_rounding(a_x.shape, a_y.shape) * norm_x * norm_y
     return distance, 2 * (error_x * (norm_y + error_y) + error_y * norm_x + rounded)
 
 
@@ -285,4 +327,4 @@ def _check_finite(name: str, x: Tensor) -> None:
 
 
 def _trace(s: Tensor) -> Tensor:
-    return s.double().diagonal(dim1=-2, dim2=-1).sum(-1)
+    return s.diagonal(dim1=-2, dim2=-1).sum(-1)

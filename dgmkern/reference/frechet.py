@@ -5,7 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from .linalg import EPS, eigen, nuclear_norm, polar_factor, svd
+from .linalg import EPS, eigen, nuclear_norm, polar_factor, spectral, svd
+
+
+def nearest_psd(s: Tensor, name: str, rounding: float) -> Tensor:
+    """S without its negative eigenvalues: the nearest semidefinite matrix (N. Higham, 1988)."""
+    values, vectors = eigen(name, s, rounding)
+    return spectral(vectors, values.clamp(min=0))
 
 
 def covariance_factor(sigma: Tensor, rounding: float) -> Tensor:
@@ -15,45 +21,41 @@ def covariance_factor(sigma: Tensor, rounding: float) -> Tensor:
 
 def factor(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
     """L = V diag(r) with S = L L^T, r [..., D] (0 for rounding errors) and V."""
+    factor, roots, vectors, _ = _factored(name, s, rounding)
+    return factor, roots, vectors
+
+
+def _factored(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`factor`, and a bound on |S^(1/2) - (L L^T)^(1/2)|_F. [...]
+
+    With E = S - L L^T the element i, j of the difference of the roots, in the eigenvectors of both, is that of E over
+    sqrt(a_i) + sqrt(b_j). Its square is at most |E_ij|^2 / a_i, and also at most |E_ij| times the square of the product
+    of the two vectors, so that the sum over all is at most sum_i min(e, e^2 / a_i), e = |E|_2; for a_i = 0 it is the
+    trace of S over those vectors (compare R. Powers and E. Stoermer, 1970). e is taken as 8 D eps |S|_2.
+    """
     values, vectors = eigen(name, s, rounding)
-    largest = values.amax(-1, keepdim=True) if values.shape[-1] else values
-    roots = torch.where(values > values.shape[-1] * EPS * largest, values, 0.0).sqrt()
-    return vectors * roots.unsqueeze(-2), roots, vectors
+    largest = values.abs().amax(-1, keepdim=True)
+    is_real = values > s.shape[-1] * EPS * largest
+    roots = torch.where(is_real, values, 0.0).sqrt()
+    e = 8 * s.shape[-1] * EPS * largest
+    terms = torch.where(is_real, torch.minimum(e, e**2 / values), values.abs() + e)
+    return vectors * roots.unsqueeze(-2), roots, vectors, terms.sum(-1).sqrt()
 
 
-def root_error(s: Tensor, roots: Tensor) -> Tensor:
-    """A bound on |S^(1/2) - S'^(1/2)|_F for a factored S' with these square roots of eigenvalues. [...]
-
-    In the eigenbases of both, the element i, j of the difference of the roots is that of E = S - S' over
-    sqrt(a_i) + sqrt(b_j); its square is at most |E_ij|^2 / a_i, and at most |E_ij| times the square of the product of
-    the vectors, so that the sum is at most sum_i min(e, e^2 / a_i) with e = |E|_2, and the trace of S over the null
-    space of S' for a_i = 0 (compare R. Powers and E. Stoermer, 1970).
-    """
-    d = s.shape[-1]
-    a = roots**2
-    largest = a.amax(-1, keepdim=True) if d else a
-    e = 8 * d * EPS * largest
-    kept = torch.minimum(e, e**2 / a)
-    return torch.where(roots > 0, kept, (d * EPS + 8 * d * EPS) * largest).sum(-1).sqrt()
+def trace_sqrtm_product(s1: Tensor, s2: Tensor, rounding: float) -> Tensor:
+    """tr (S1 S2)^(1/2) = |L1^T L2|_* for S = L L^T. [...]"""
+    return nuclear_norm(factor("sigma1", s1, rounding)[0].mT @ factor("sigma2", s2, rounding)[0])
 
 
-def trace_sqrtm_product(s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
-    """tr (S1 S2)^(1/2) = |L1^T L2|_* for S = L L^T, and a bound on its error. [...]
-
-    The bound has what factors that are not exact do, |S1^(1/2) S2^(1/2) - S1'^(1/2) S2'^(1/2)|_*, and the rounding of
-    the product and of its singular values.
-    """
-    (l1, roots1, _), (l2, roots2, _) = factor("sigma1", s1, rounding), factor("sigma2", s2, rounding)
-    trace = nuclear_norm(l1.mT @ l2)
-    return trace, _bound(
-        root_error(s1, roots1), root_error(s2, roots2), roots1.norm(dim=-1), roots2.norm(dim=-1), s1.shape[-1]
+def trace_sqrtm_product_bounded(s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """The same, and a bound on its error, [...]: of |S1^(1/2) S2^(1/2) - S1'^(1/2) S2'^(1/2)|_*, by factors not exact,
+    and of the rounding of the product and of its singular values."""
+    (l1, roots1, _, error1), (l2, roots2, _, error2) = (
+        _factored(name, s, rounding) for name, s in (("sigma1", s1), ("sigma2", s2))
     )
-
-
-def _bound(error1: Tensor, error2: Tensor, norm1: Tensor, norm2: Tensor, d: int) -> Tensor:
-    """What `trace_sqrtm_product` says; norm is |L|_F = (tr S)^(1/2)."""
+    d, norm1, norm2 = s1.shape[-1], roots1.norm(dim=-1), roots2.norm(dim=-1)  # |L|_F = (tr S)^(1/2)
     rounded = 16 * d * math.sqrt(d) * EPS * norm1 * norm2
-    return error1 * (norm2 + error2) + error2 * norm1 + rounded
+    return nuclear_norm(l1.mT @ l2), error1 * (norm2 + error2) + error2 * norm1 + rounded
 
 
 def trace_sqrtm_product_backward(grad: Tensor, s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:

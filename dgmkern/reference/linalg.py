@@ -30,6 +30,7 @@ def eigen(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of `s`, which is to have none below -`rounding` times its largest."""
     _checked(name, s, rounding)
     values, vectors = torch.linalg.eigh((s + s.mT) / 2)
+    vectors = vectors.contiguous()
     if s.device.type == "cpu" and s.numel() > 0:
         largest = values.abs().amax(-1)
         excess = values[..., 0] + rounding * largest
@@ -47,10 +48,10 @@ def sqrtm(a: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
     """R = A^(1/2), its eigenvectors V and eigenvalues r [..., D]."""
     values, vectors = eigen("a", a, rounding)
     roots = values.clamp(min=0).sqrt()
-    return _spectral(vectors, roots), vectors, roots
+    return spectral(vectors, roots), vectors, roots
 
 
-def _spectral(vectors: Tensor, values: Tensor) -> Tensor:
+def spectral(vectors: Tensor, values: Tensor) -> Tensor:
     """V diag(values) V^T, symmetric to the last bit."""
     result = (vectors * values.unsqueeze(-2)) @ vectors.mT
     return (result + result.mT) / 2
@@ -70,7 +71,7 @@ def sqrtm_backward(grad: Tensor, root: Tensor, vectors: Tensor, roots: Tensor) -
 
 def inverse_root(root: Tensor, vectors: Tensor, roots: Tensor) -> Tensor:
     """The pseudo-inverse of R."""
-    return _spectral(vectors, torch.where(negligible(roots), 0.0, 1 / roots))
+    return spectral(vectors, torch.where(negligible(roots), 0.0, 1 / roots))
 
 
 def svd(b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,58 @@
+// Singular values and pivoted Cholesky factors of fp64 matrices: parts of the algorithms in linalg.cpp.
+#pragma once
+#include <stdint.h>
+
+#include "../kernels/range.h"
+#include "levels.h"
+
+namespace dgm {
+
+// Rows and columns come in blocks; matrices are padded with zeros to whole ones. 32: the reduction of the band costs as
+// much as it saves in the products with 64 (2048 x 2048, 1 thread: 1.4 s and 0.07 s).
+constexpr int64_t kMatrixBlock = 32;
+
+struct Matrix {
+  double* data;
+  int64_t row;  // elements from a row to the next
+
+  double* at(int64_t i, int64_t j) const { return data + i * row + j; }
+};
+
+// A block of reflections: I - V T V^T.
+struct Reflections {
+  int64_t length;   // of a vector
+  Matrix vectors;   // [kMatrixBlock, length]
+  double* columns;  // the same as [length, kMatrixBlock]
+  double t[kMatrixBlock * kMatrixBlock];
+};
+
+struct Product {
+  int64_t rows, columns, inner;
+  Matrix a, b, c;
+};
+
+struct LinalgLoops {
+  // Reflections that make the first rows of `vectors`, seen as columns, upper triangular: triangle [kMatrixBlock^2].
+  void (*reflect)(Reflections& reflections, double* triangle);
+  // Applies the transpose of the reflections from the left to columns [length, ...] of a, or them from the right to
+  // rows
+  // [..., length]; the range is one of blocks.
+  void (*from_left)(const Reflections& reflections, const Matrix& a, int64_t columns, const Range& blocks);
+  void (*from_right)(const Reflections& reflections, const Matrix& a, const Range& blocks);
+  // Of an upper band matrix with kMatrixBlock diagonals above its own, row i in band.at(i, i) and following, with room
+  // for as many diagonals below and twice as many above: its bidiagonal.
+  void (*bidiagonal)(const Matrix& band, int64_t n, double* diagonal, double* above);
+  // Singular values of a bidiagonal, in place of its diagonal; false if they do not converge.
+  bool (*singular_values)(double* diagonal, double* above, int64_t n);
+  // One block of rows of the factor U in S = P U^T U P^T, in place of the upper triangle of S, from row `first` on:
+  // returns how many rows there are until no diagonal is over `least`.
+  int64_t (*factor_rows)(const Matrix& s, int64_t n, int64_t first, double least, double* diagonal, int64_t* order);
+  // Takes what `count` rows from `first` on explain from the rows after: pairs of blocks, first and last.
+  void (*subtract_rows)(const Matrix& s, int64_t n, int64_t first, int64_t count, const Range& pairs);
+  // c = a b where a is upper triangular: pairs of blocks of rows.
+  void (*triangular_product)(const Product& product, const Range& pairs);
+};
+
+}  // namespace dgm
+
+DGM_LOOPS(LinalgLoops, linalg_loops)
