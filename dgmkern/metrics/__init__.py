@@ -1,0 +1,3 @@
+from .feature_stats import FeatureStats
+
+__all__ = ["FeatureStats"]
