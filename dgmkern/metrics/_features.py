@@ -1,5 +1,10 @@
 """What every metric does with the features it is given: checks, and lists of batches."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,6 +52,12 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def with_options(function: Callable, options: dict[str, Any]) -> Callable:
+    """`function` with keyword arguments; TypeError where it has none of such a name."""
+    inspect.signature(function).bind_partial(**options)
+    return partial(function, **options)
 
 
 class FeatureBatches:
