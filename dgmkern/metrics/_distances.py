@@ -12,7 +12,7 @@ from torch import Tensor
 
 _ENTRIES = 1 << 23  # distances kept at once, in whole rows: 64 MB
 _COLUMNS = 4096  # rows of the other side converted to fp64 at once
-_GATHERED = 1 << 20  # elements of the pairs gathered at once
+_GATHERED = 1 << 22  # elements of the pairs gathered at once
 
 
 def neighbour_distances(x: Tensor, ks: tuple[int, ...]) -> Tensor:
@@ -30,8 +30,8 @@ def neighbour_distances(x: Tensor, ks: tuple[int, ...]) -> Tensor:
 
 
 def compared_squares(x: Tensor, y: Tensor, x_radii: Tensor, y_radii: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of x [N, D], and what of their squared distances [rows, M] to y [M, D] compares with the squares of the radii
-    as distances do with the radii: those of the row in x_radii [N, *], and those of the column in y_radii [M, *]."""
+    """Rows of x [N, D], and squared distances [rows, M] to y [M, D] that compare with squared radii as exact ones do:
+    with those of the row in x_radii [N, *], and of the column in y_radii [M, *]."""
     shift = _shift(x)
     for rows in _row_blocks(x.shape[0], y.shape[0]):
         squares, slack = _approximate(x[rows], y, shift)
