@@ -15,7 +15,7 @@ def check_features(name: str, x: Tensor, width: int | None = None) -> None:
     """Raise unless `x` is finite features [N, D] of a floating dtype, of D = `width` where that is given."""
     check_floating(name, x)
     if x.dim() != 2:
-        raise ValueError(f"{name}: expected features [N, D], one row per sample, got the shape {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected [N, D], a row of features per sample, got the shape {tuple(x.shape)}")
     if x.shape[1] == 0:
         raise ValueError(f"{name}: expected at least one feature per sample, got the shape {tuple(x.shape)}")
     if width is not None and x.shape[1] != width:

@@ -23,7 +23,7 @@ def drawn(n, classes, scale=3.0, seed=0):
     return torch.from_numpy(scale * np.random.default_rng(seed).standard_normal((n, classes)))
 
 
-@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("classes", [2, 10, 300])
 def test_closed_forms(classes):
     rows = torch.arange(2 * classes) % classes
     one_hot = 5000.0 * torch.nn.functional.one_hot(rows, classes).double()
@@ -95,7 +95,7 @@ def test_against_torch_fidelity():
 @pytest.mark.parametrize(
     ("logits", "options", "kind", "message"),
     [
-        (torch.zeros(5), {}, ValueError, r"logits: expected features \[N, D\]"),
+        (torch.zeros(5), {}, ValueError, r"logits: expected \[N, D\]"),
         (torch.tensor([[0.0, -torch.inf]]), {"splits": 1}, ValueError, "logits: .* got 0 NaN and 1 infinite in 1 of 1"),
         (torch.zeros(5, 2), {"splits": 6}, ValueError, r"splits: expected at most one a sample \(5\), got 6"),
         (torch.zeros(5, 2), {"splits": 0}, ValueError, "splits: expected at least 1, got 0"),

@@ -125,7 +125,7 @@ def test_batches():
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"real": torch.zeros(9)}, ValueError, r"real: expected features \[N, D\]"),
+        ({"real": torch.zeros(9)}, ValueError, r"real: expected \[N, D\]"),
         ({"generated": torch.zeros(10, 4)}, ValueError, "generated: expected the 3 features of real, got 4"),
         ({"generated": torch.full((10, 3), torch.nan)}, ValueError, "generated: .* got 30 NaN .* in 10 of 10 rows"),
         ({"real": torch.zeros(10, 3, dtype=torch.int32)}, TypeError, "real: expected dtype"),

@@ -100,7 +100,7 @@ def test_histograms_in_closed_form():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: ModeCoverage(torch.zeros(3), 1.0), ValueError, "centres: expected features"),
+        (lambda: ModeCoverage(torch.zeros(3), 1.0), ValueError, "centres: expected .N, D"),
         (lambda: ModeCoverage(torch.zeros(3, 2), 0.0), ValueError, "std: expected a finite number > 0, got 0.0"),
         (lambda: ModeCoverage(torch.zeros(3, 2), 1.0, -1), ValueError, "within: expected a finite number > 0, got -1"),
         (lambda: ModeCoverage.ring(0), ValueError, "modes: expected at least 1, got 0"),
