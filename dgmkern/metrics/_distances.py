@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_ENTRIES = 1 << 23  # distances kept at once, in whole rows: 64 MB
+_ENTRIES = 1 << 20  # distances kept at once, in whole rows, fast in cache
+_ROWS = 256  # or at least as many rows: each block of them converts the whole other side to fp64
 _COLUMNS = 4096  # rows of the other side converted to fp64 at once
 _GATHERED = 1 << 22  # elements of the pairs gathered at once
 
@@ -22,9 +23,8 @@ def neighbour_distances(x: Tensor, ks: tuple[int, ...]) -> Tensor:
     order = torch.tensor(ks, device=x.device)  # the nearest is the row itself, at 0
     for rows in _row_blocks(x.shape[0], x.shape[0]):
         squares, slack = _approximate(x[rows], x, shift)
-        bound = (squares + slack).kthvalue(max(ks) + 1, 1, keepdim=True).values
-        candidates = ~(squares - slack > bound)
-        squares = _exact(x[rows], x, candidates, torch.full_like(squares, torch.inf))
+        bound = squares.topk(max(ks) + 1, 1, largest=False).values[:, -1:] + 2 * slack
+        squares = _exact(x[rows], x, (squares > bound).logical_not_(), squares)
         found[rows] = squares.topk(max(ks) + 1, 1, largest=False).values.sqrt()[:, order]
     return found
 
@@ -38,12 +38,12 @@ def compared_squares(x: Tensor, y: Tensor, x_radii: Tensor, y_radii: Tensor) -> 
         limits = [r[:, None].square() for r in x_radii[rows].unbind(1)] + [r.square() for r in y_radii.unbind(1)]
         unsure = torch.zeros_like(squares, dtype=torch.bool)
         for limit in limits:
-            unsure |= ~((squares - limit).abs() > slack)
+            unsure |= ((squares - limit).abs_() > slack).logical_not_()
         yield rows, _exact(x[rows], y, unsure, squares)
 
 
 def _row_blocks(n: int, columns: int) -> Iterator[slice]:
-    step = max(1, _ENTRIES // columns)
+    step = max(_ROWS, _ENTRIES // columns)
     return (slice(start, start + step) for start in range(0, n, step))
 
 
@@ -53,19 +53,17 @@ def _shift(x: Tensor) -> Tensor:
 
 
 def _approximate(a: Tensor, b: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances [A, B] and a bound of their error, with what their exact comparison rounds."""
+    """Squared distances [A, B], and a bound [A, 1] of their error and of what an exact comparison rounds."""
     a = a.double() - shift
-    a_norms = a.square().sum(1, keepdim=True)
-    squares, slack = (a.new_empty(a.shape[0], b.shape[0]) for _ in range(2))
-    # a sum of D products errs by at most D eps times that of their sizes; here are three of them and a shift
-    epsilon = 8 * (a.shape[1] + 8) * torch.finfo(torch.float64).eps
+    norms = a.square().sum(1, keepdim=True)
+    squares, largest = a.new_empty(a.shape[0], b.shape[0]), norms.new_zeros(())
     for start in range(0, b.shape[0], _COLUMNS):
-        columns = slice(start, start + _COLUMNS)
-        part = b[columns].double() - shift
-        norms = a_norms + part.square().sum(1)
-        squares[:, columns] = torch.addmm(norms, a, part.T, alpha=-2)
-        slack[:, columns] = norms.mul_(epsilon)
-    return squares, slack
+        part = b[start : start + _COLUMNS].double() - shift
+        part_norms = part.square().sum(1)
+        largest = torch.maximum(largest, part_norms.max())
+        torch.addmm(norms + part_norms, a, part.T, alpha=-2, out=squares[:, start : start + _COLUMNS])
+    # a sum of D products errs by at most D eps times that of their sizes; here are three of them and a shift
+    return squares, (norms + largest) * (8 * (a.shape[1] + 8) * torch.finfo(torch.float64).eps)
 
 
 def _exact(a: Tensor, b: Tensor, wanted: Tensor, squares: Tensor) -> Tensor:

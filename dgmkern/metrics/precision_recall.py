@@ -32,7 +32,7 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3, density_k: 
     In fp64 from features as they are. Distances have no cancellation: |x|^2 + |y|^2 - 2 x.y decides only what its error
     bound allows, any other pair is compared by sum (x - y)^2, so that duplicates are at 0 and a sample on a ball's
     surface is in it. (The authors' `prdc` leaves the surface out, which differs only for ties, as copies make them.)
-    Memory: some 64 MB beside the features at a time, however many they are; time O((N + M)^2 D).
+    Memory: distances of some hundred rows at a time; time O((N + M)^2 D).
 
     Args:
         real, generated: features [N, D] and [M, D] of float64, float32, bfloat16 or float16.

@@ -109,6 +109,7 @@ def by_pairs(real, generated, k):
 @pytest.mark.parametrize("offset", [0.0, 1e5])
 def test_radii_are_those_of_differences_to_the_bit(offset, monkeypatch):
     monkeypatch.setattr(_distances, "_ENTRIES", 2500)
+    monkeypatch.setattr(_distances, "_ROWS", 5)
     monkeypatch.setattr(_distances, "_COLUMNS", 16)
     monkeypatch.setattr(_distances, "_GATHERED", 2000)
     x = drawn(90, 33, 0, offset).float()
