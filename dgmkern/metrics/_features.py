@@ -70,7 +70,7 @@ class FeatureBatches:
         """Add features [N, D] of either side or both; neither is added where one is refused.
 
         Raises:
-            TypeError, ValueError: not finite features [N, D] of the width seen before; neither side given.
+            TypeError, ValueError: not finite features [N, D] of the width and device seen before; neither side given.
         """
         given = {name: x for name, x in (("real", real), ("generated", generated)) if x is not None}
         if not given:
@@ -78,6 +78,8 @@ class FeatureBatches:
         seen = [batches[0] for batches in self._batches.values() if batches]
         for name, x in given.items():
             check_features(name, x, seen[0].shape[1] if seen else None)
+            if seen and x.device != seen[0].device:
+                raise ValueError(f"{name}: expected the device {seen[0].device}, as before, got {x.device}")
             seen.append(x)
         for name, x in given.items():
             self._batches[name].append(x.detach().clone())

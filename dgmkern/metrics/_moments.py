@@ -24,31 +24,24 @@ class Moments(NamedTuple):
         return Moments(0, mean, torch.zeros_like(mean), mean.new_zeros(width, width))
 
     def with_samples(self, x: Tensor) -> "Moments":
-        """With the samples x [N, D] of any floating dtype too, N >= 1; may write into these."""
+        """With the samples x [N, D] of any floating dtype too; may write into these."""
         near = self.mean if self.count else x.double().mean(0)
         x = x.double() - near
         low = x.mean(0)
         x -= low
-        mean = _two_sum(near, low)
-        if self.count == 0:
-            return Moments(x.shape[0], *mean, x.T @ x)
-        return self._replace(m2=self.m2.addmm_(x.T, x))._moved(x.shape[0], *mean)
+        return self.merged(Moments(x.shape[0], *_two_sum(near, low), x.T @ x))
 
     def merged(self, other: "Moments") -> "Moments":
-        """Of the samples of both; may write into these, not into other's."""
+        """Of the samples of both (Chan, Golub and LeVeque 1983); may write into these, not into other's."""
         if other.count == 0:
             return self
         if self.count == 0:
             return Moments(other.count, *(part.clone() for part in other[1:]))
-        return self._replace(m2=self.m2.add_(other.m2))._moved(*other[:3])
-
-    def _moved(self, count: int, mean: Tensor, mean_low: Tensor) -> "Moments":
-        """Of these and `count` samples about another mean, whose m2 is in that of these (Chan, Golub, LeVeque 1983)."""
-        total = self.count + count
+        total = self.count + other.count
         # the high parts are near each other, so that their difference is exact (Sterbenz)
-        delta = (mean - self.mean) + (mean_low - self.mean_low)
-        m2 = self.m2.addr_(delta, delta * (count * (self.count / total)))
-        return Moments(total, *_two_sum(self.mean, self.mean_low + delta * (count / total)), m2)
+        delta = (other.mean - self.mean) + (other.mean_low - self.mean_low)
+        m2 = self.m2.add_(other.m2).addr_(delta, delta * (other.count * (self.count / total)))
+        return Moments(total, *_two_sum(self.mean, self.mean_low + delta * (other.count / total)), m2)
 
 
 def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ class FeatureStats:
     Batches, and statistics of parts, are merged by the formula of Chan, Golub and LeVeque (1983): with
     delta = mean_b - mean_a, mean = mean_a + delta n_b / n and M2 = M2_a + M2_b + delta delta^T n_a n_b / n;
     covariance = M2 / (n - 1). The mean is kept as a sum of two doubles: one, far from 0, would cost delta its digits.
-    So any split into batches gives the same covariance to some 1e-15 of its scale, wherever the features lie.
+    So the covariance errs by some 1e-15 of its scale, wherever the features lie (5e-14 after 30 000 batches).
 
     `a + b` are the statistics of both, `a.merge(b)` puts them in a.
 
@@ -107,7 +107,7 @@ class FeatureStats:
         both.merge(other)
         return both
 
-    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+    def all_reduce(self, group: "dist.ProcessGroup | None" = None) -> None:
         """Give every rank of a process group the statistics of the samples of all: call it once, on each of them.
 
         The ranks' statistics are broadcast one after another and merged by each in rank order: memory O(D^2), the
@@ -219,7 +219,7 @@ class FeatureStats:
             raise ValueError(f"{name}: expected the device {wanted} of the statistics, got {device}")
 
 
-def _transport(group: dist.ProcessGroup | None) -> torch.device:
+def _transport(group: "dist.ProcessGroup | None") -> torch.device:
     """A device that the group can send from, the same on every rank: the CPU, else the current accelerator."""
     kinds = [part.split(":")[0] for part in dist.get_backend_config(group).split(",")]
     return torch.device("cpu") if "cpu" in kinds else torch.device(kinds[0], torch.accelerator.current_device_index())

@@ -48,6 +48,12 @@ def test_blocks_add_up(monkeypatch):
     assert kernel_distance(x, y, subset_size=None).mean == pytest.approx(by_loops(x, y), rel=1e-12)
 
 
+def test_features_of_two_dtypes_with_gradients():
+    x, y = drawn(20, 5, 0).requires_grad_(), drawn(17, 5, 1).float().requires_grad_()
+    wanted = by_loops(x.detach(), y.detach())
+    assert kernel_distance(x, y, subset_size=None).mean == pytest.approx(wanted, rel=1e-12)
+
+
 def test_one_subset_of_everything_is_the_estimate_of_everything():
     x, y = drawn(30, 5, 0), drawn(30, 5, 1, 0.2)
     result = kernel_distance(x, y, subsets=3, subset_size=30)

@@ -134,6 +134,19 @@ def test_against_torch_fidelity():
     assert precision_recall(real, generated)[:2] == pytest.approx((precision, recall), rel=1e-6)
 
 
+def test_features_of_two_dtypes_with_gradients_and_strides():
+    real, generated = drawn(60, 8).float()[:, ::2].requires_grad_(), drawn(4, 50, 1, 0.3).T.requires_grad_()
+    result = precision_recall(real, generated)
+    equal(result, by_numpy(real.detach().double(), generated.detach()))
+
+
+def test_one_outlier_that_makes_the_error_bound_coarse():
+    real, generated = drawn(60, 4), drawn(50, 4, 1, 0.3)
+    real[7] = 1e9
+    generated[3] = -1e12
+    equal(precision_recall(real, generated), by_numpy(real, generated))
+
+
 def test_batches():
     real, generated = drawn(40, 3), drawn(30, 3, 1, 0.4)
     metric = PrecisionRecall(k=2)
