@@ -1,0 +1,33 @@
+"""Figures of generative models: distances of features, coverage, scores, likelihoods; all in fp64.
+
+They start from features, logits, samples or log-weights as tensors; networks that make them are not here.
+"""
+
+from .feature_stats import FeatureStats
+from .inception_score import InceptionScore, InceptionScoreResult, inception_score
+from .kernel_distance import KernelDistance, KernelDistanceResult, kernel_distance
+from .latent import ActiveUnits, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
+from .mode_coverage import ClassCoverageResult, ModeCoverage, ModeCoverageResult, class_coverage
+from .precision_recall import PrecisionRecall, PrecisionRecallResult, precision_recall
+
+__all__ = [
+    "ActiveUnits",
+    "ClassCoverageResult",
+    "FeatureStats",
+    "ImportanceWeightedNLL",
+    "InceptionScore",
+    "InceptionScoreResult",
+    "KernelDistance",
+    "KernelDistanceResult",
+    "ModeCoverage",
+    "ModeCoverageResult",
+    "PrecisionRecall",
+    "PrecisionRecallResult",
+    "active_units",
+    "bits_per_dim",
+    "class_coverage",
+    "importance_weighted_nll",
+    "inception_score",
+    "kernel_distance",
+    "precision_recall",
+]
