@@ -46,7 +46,7 @@ def power_of_2(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def narrow_tile(x: Tensor, of_fp64: int = TILE) -> int:
+def narrow_tile(x: Tensor, of_fp64: int = TILE, of_others: int = TILE) -> int:
     """Elements of a tile in a kernel of many numbers, which are to stay in registers: fp64 takes two each, and AMD's
     scalar ones hold a mask for each condition on each of a thread's elements."""
     if INTERPRETED:
@@ -54,7 +54,7 @@ def narrow_tile(x: Tensor, of_fp64: int = TILE) -> int:
     elif HIP:
         return 256
     else:
-        return of_fp64 if x.dtype is torch.float64 else TILE
+        return of_fp64 if x.dtype is torch.float64 else of_others
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def group_kernel(
             put(dscale + row, by_scale + parameter(bias, channel, mask, 0.0) * dh, mask)
         if dshift is not None:
             put(dshift + row, dh, mask)
-    elements = group_channels.to(tl.float64) * pixels
+    elements = tl.full([], group_channels, tl.float64) * pixels  # group_channels may be a constant, 1
     tl.store(lines + group, -root * root * dxhat_xhat / elements, is_one)
     tl.store(lines + samples * groups + group, -root * dxhat / elements, is_one)
 

@@ -65,7 +65,7 @@ def merge_kernel(
     parts = tl.cdiv(pixels, PIXELS)
     count = group_channels * parts
     first = moments + group * count
-    elements = group_channels.to(tl.float64) * pixels
+    elements = tl.full([], group_channels, tl.float64) * pixels  # group_channels may be a constant, 1
     total = tl.zeros([GROUPS, BLOCK], tl.float64)
     for start in range(0, count, BLOCK):
         i = start + tl.arange(0, BLOCK)[None, :]

@@ -62,10 +62,10 @@ def interpolate_backward_kernel(
     for column in range(first, end, COLS):
         at, mask = elements_of(rows, column, samples, inner, 1, "given", COLS)
         g = load(grad + at, mask)
-        store(dx + at, a * g, mask)
-        store(dy + at, (1.0 - a) * g, mask)
         if dalpha is not None:
             total += sum_columns(g * (load(x + at, mask) - load(y + at, mask)), mask)
+        store(dx + at, a * g, mask)
+        store(dy + at, (1.0 - a) * g, mask)
     if dalpha is not None:
         store_sum(dalpha, total, rows, first, samples, inner, PART)
 

@@ -114,7 +114,7 @@ def _hybrid_inputs(tensors: Operands, model_out: Tensor, x0: Tensor, t, table, w
     if variance not in ("learned", "learned_range"):
         raise ValueError(f"variance: expected learned or learned_range, got {variance!r}")
     weight = tensors.per_sample(weight, "weight", torch.float64)
-    how = {"VARIANCE": variance, "HALVES": tensors.halves(), "tile": narrow_tile(x0, 256)}
+    how = {"VARIANCE": variance, "HALVES": tensors.halves(), "tile": narrow_tile(x0, 256, 512)}
     return (tensors.doubled(model_out), tensors.dense(x0), *tensors.scheduled(t, table), weight), how
 
 

@@ -49,7 +49,7 @@ TYPES = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
-SHAPES = [(4, 32, 16, 16), (7, 3, 5, 2), (5, 6000), (3, 48)]
+SHAPES = [(4, 32, 16, 16), (7, 3, 5, 2), (5, 6000), (3, 48), (1, 1)]
 CUOBJDUMP = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 OPTIONS = ("num_warps", "num_stages")
 LARGE = 2**33  # stands for sizes that do not fit into 32 bits
