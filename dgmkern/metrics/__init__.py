@@ -4,6 +4,7 @@ They start from features, logits, samples or log-weights as tensors; networks th
 """
 
 from .feature_stats import FeatureStats
+from .frechet_distance import FrechetDistance, FrechetDistanceResult, frechet_distance
 from .inception_score import InceptionScore, InceptionScoreResult, inception_score
 from .kernel_distance import KernelDistance, KernelDistanceResult, kernel_distance
 from .latent import ActiveUnits, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
@@ -14,6 +15,8 @@ __all__ = [
     "ActiveUnits",
     "ClassCoverageResult",
     "FeatureStats",
+    "FrechetDistance",
+    "FrechetDistanceResult",
     "ImportanceWeightedNLL",
     "InceptionScore",
     "InceptionScoreResult",
@@ -26,6 +29,7 @@ __all__ = [
     "active_units",
     "bits_per_dim",
     "class_coverage",
+    "frechet_distance",
     "importance_weighted_nll",
     "inception_score",
     "kernel_distance",
