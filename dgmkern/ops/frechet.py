@@ -8,7 +8,16 @@ from .. import _library, reference
 from .._library import below_autograd, call
 from ..reference.linalg import EPS
 from ._arguments import check_alike
-from .linalg import check_real, check_square, like, rounding_of, symmetric
+from ._matrices import (
+    check_features,
+    check_finite,
+    check_real,
+    check_square,
+    checked_gaussian,
+    like,
+    rounding_of,
+    symmetric,
+)
 
 _ref = reference.frechet
 _OPS = torch.ops.dgmkern
@@ -213,7 +222,7 @@ def frechet_distance(
             raise ValueError(
                 f"{name}: expected the shape {tuple(sigma1.shape[:-1])} beside sigma1, got {tuple(mu.shape)}"
             )
-        _check_finite(name, mu)
+        check_finite(name, mu)
     s1, s2 = _semidefinite(sigma1, "sigma1"), _semidefinite(sigma2, "sigma2")
     rest = ((mu1.double() - mu2.double()) ** 2).sum(-1) + _trace(s1) + _trace(s2)
     if not return_bound:
@@ -268,13 +277,13 @@ def feature_frechet_distance(
         TypeError, ValueError: an argument of the wrong type, dtype, shape or device; on the CPU also numbers that are
             not finite.
     """
-    _check_features("x", x)
+    check_features("x", x)
     mean_x, a_x, error_x = _centred(x)
     if isinstance(y, tuple):
-        mean_y, a_y = _checked_gaussian(y, x)
+        mean_y, a_y = checked_gaussian(y, x)
         error_y = a_y.new_zeros(())
     else:
-        _check_features("y", y)
+        check_features("y", y)
         if x.shape[1] != y.shape[1] or x.dtype != y.dtype or x.device != y.device:
             raise ValueError(
                 f"y: expected {x.shape[1]} dimensions of {x.dtype} on {x.device} as x has, "
@@ -296,35 +305,6 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n = x.shape[0]
     mean = x.mean(0)
     return mean, (x - mean) / (n - 1) ** 0.5, (n + 8) * EPS * x.detach().norm() / (n - 1) ** 0.5
-
-
-def _checked_gaussian(y: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    if len(y) != 2:
-        raise ValueError(f"y: expected features or a pair (mean, factor), got {len(y)} of something")
-    for name, given, dims in (("mean", y[0], 1), ("factor", y[1], 2)):
-        check_real(f"y: {name}", given)
-        if given.dim() != dims or given.shape[-1] != x.shape[1] or given.device != x.device:
-            raise ValueError(
-                f"y: expected a {name} {'[D]' if dims == 1 else '[R, D]'} with D = {x.shape[1]} on {x.device}, "
-                f"got {tuple(given.shape)} on {given.device}"
-            )
-        _check_finite(f"y: {name}", given)
-    return y[0].double(), y[1].double()
-
-
-def _check_features(name: str, x: Tensor) -> None:
-    check_real(name, x)
-    if x.dim() != 2 or x.shape[0] < 2 or x.shape[1] == 0:
-        raise ValueError(f"{name}: expected features [N, D] of at least 2 samples, got {tuple(x.shape)}")
-    _check_finite(name, x)
-
-
-def _check_finite(name: str, x: Tensor) -> None:
-    """On the CPU and in eager mode, where looking costs nothing."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return
-    if not x.isfinite().all():
-        raise ValueError(f"{name}: expected finite numbers, got {int((~x.isfinite()).sum())} that are not")
 
 
 def _trace(s: Tensor) -> Tensor:

@@ -6,13 +6,10 @@ from torch.autograd.function import Function
 
 from .. import _library, reference
 from .._library import below_autograd
+from ._matrices import check_matrix, check_square, like, rounding_of, symmetric
 
 _ref = reference.linalg
 _OPS = torch.ops.dgmkern
-
-
-def like(a, *_):
-    return a.new_empty(a.shape)
 
 
 _sqrtm_op = _library.define(
@@ -33,10 +30,6 @@ _polar_factor_op = _library.define("polar_factor(Tensor b) -> Tensor", _ref.pola
 _polar_factor_backward_op = _library.define(
     "polar_factor_backward(Tensor grad, Tensor b) -> Tensor", _ref.polar_factor_backward, like
 )
-
-
-def symmetric(x: Tensor) -> Tensor:
-    return (x + x.mT) / 2
 
 
 class _SqrtmBackward(Function):
@@ -182,27 +175,3 @@ def nuclear_norm(b: Tensor) -> Tensor:
     """
     check_matrix("b", b)
     return _OPS.nuclear_norm(b.double())
-
-
-def rounding_of(s: Tensor) -> float:
-    """What rounding may have done to a matrix, over its largest number or eigenvalue."""
-    return 8 * s.shape[-1] * torch.finfo(s.dtype).eps
-
-
-def check_real(name: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float64, torch.float32):
-        raise TypeError(f"{name}: expected dtype float64 or float32, got {x.dtype}")
-
-
-def check_matrix(name: str, x: Tensor) -> None:
-    check_real(name, x)
-    if x.dim() < 2:
-        raise ValueError(f"{name}: expected a matrix [..., M, N], got {tuple(x.shape)}")
-
-
-def check_square(name: str, x: Tensor) -> None:
-    check_matrix(name, x)
-    if x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
-        raise ValueError(f"{name}: expected a square matrix [..., D, D], got {tuple(x.shape)}")
