@@ -21,6 +21,7 @@ TILE = 65536 if INTERPRETED else 1024  # elements of a tile; a program costs the
 HIP = torch.version.hip is not None  # compile_kernels.py of the tests sets it, too
 PART = 65536 if INTERPRETED else 4096  # elements of a sample that one program sums, at least
 MOST_PARTS = 1024  # of a sample
+WIDE_FROM = 2**31  # elements of a sample, from which on offsets take 64 bits; compile_kernels.py of the tests sets it
 
 # compile_kernels.py of the tests sets it, to see launches instead of making them: (kernel, arguments by name)
 hook: Callable[[object, dict], None] | None = None
@@ -170,12 +171,19 @@ class Operands:
     def parts(self) -> int:
         return -(-self.inner // self.part)
 
+    @property
+    def wide(self) -> bool:
+        """Whether offsets in a sample, the end of its last tile or part included, take 64 bits."""
+        return self.inner + max(self.part, TILE) >= WIDE_FROM
+
     def run(self, kernel, *args, tile: int = TILE, **named) -> None:
         """Launch `kernel` over all tiles, with those of the arguments below that it takes; nothing where there are no
         elements."""
         if self.numel == 0:
             return
         samples, inner = self.samples if self._by_sample else 1, self.inner
+        if self.wide and not INTERPRETED:
+            tile = min(tile, TILE // 2)  # an offset takes two registers
         columns = min(tile, max(power_of_2(inner), 4))
         rows = min(tile // columns, power_of_2(samples))
         width = self.part if self._sums else columns
@@ -186,7 +194,7 @@ class Operands:
             "PART": width if self.parts > 1 else None,
             "ROWS": rows,
             "COLS": columns,
-            "WIDE": inner + max(columns, width) >= 2**31,
+            "WIDE": self.wide,
         }
         takes = kernel.arg_names
         named.update((name, value) for name, value in own.items() if name in takes)
@@ -202,7 +210,7 @@ class Operands:
             "channels": self.channels,
             "ROWS": rows,
             "COLS": columns,
-            "WIDE": self.inner + columns >= 2**31,
+            "WIDE": self.wide,
             "num_warps": min(16, max(4, columns // 1024)),
         }
         launch(kernel, -(-self.samples // rows), self.device, *args, **own, **named)

@@ -94,14 +94,15 @@ def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide:
     found = {}
 
     def record(kernel, arguments: dict) -> None:
+        if arguments.get("WIDE"):
+            arguments |= {name: LARGE for name in ("inner", "offset") if arguments.get(name, 1) > 1}
+            if arguments.get("PART"):
+                arguments["PART"] = LARGE // _launch.MOST_PARTS
         found[(kernel.__name__, *specialized(kernel, arguments))] = kernel
-        if wide and "WIDE" in arguments:
-            sizes = {name: LARGE for name in ("inner", "offset") if arguments.get(name, 1) > 1}
-            part = {"PART": LARGE // 1024} if arguments.get("PART") else {}
-            found[(kernel.__name__, *specialized(kernel, {**arguments, **sizes, **part, "WIDE": True}))] = kernel
 
     _launch.hook = record
-    for case, dtype, shape in itertools.product((c for c in CASES if cases in c.name), dtypes, shapes):
+    of_cases = itertools.product((c for c in CASES if cases in c.name), dtypes, shapes, [2**31, 0] if wide else [2**31])
+    for case, dtype, shape, _launch.WIDE_FROM in of_cases:
         if not case.fits(shape):
             continue
         for layout, drawn, offset in (("dense", False, 0), ("dense", True, 0), ("last", True, 0), ("last", True, 3)):
