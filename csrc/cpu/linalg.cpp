@@ -237,12 +237,14 @@ double trace_of(Factor& one, Factor& two) {
   const int64_t n = one.u.columns;
   std::vector<int64_t> place(n);
   for (int64_t i = 0; i < n; ++i) place[two.order[i]] = i;
-  Padded columns(n, two.rank), product(one.rank, two.rank);
-  share(n / kB, kB * two.rank * 8, [&](const Range& blocks) {
-    for (int64_t c = blocks.begin * kB; c < blocks.end * kB; ++c)
-      for (int64_t j = 0; j < two.rank; ++j) columns.at(c, j) = two.u.at(j, place[one.order[c]]);
+  Padded product(one.rank, two.rank);
+  std::vector<double> panels(n * product.columns);
+  share(product.columns / kB, kB * n * 4, [&](const Range& blocks) {
+    for (int64_t j = blocks.begin * kB; j < blocks.end * kB; j += kB)
+      for (int64_t c = 0; c < n; ++c)
+        for (int64_t k = 0; k < kB; ++k) panels[j * n + c * kB + k] = two.u.at(j + k, place[one.order[c]]);
   });
-  const Product args = {product.rows, product.columns, n, one.u.view(), columns.view(), product.view()};
+  const Product args = {product.rows, product.columns, n, one.u.view(), panels.data(), product.view()};
   share((product.rows / kB + 1) / 2, 2 * kB * n * product.columns,
         [&](const Range& pairs) { pick_linalg_loops(level()).triangular_product(args, pairs); });
   return nuclear_norm_of(product);

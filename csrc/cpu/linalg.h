@@ -26,9 +26,13 @@ struct Reflections {
   double t[kMatrixBlock * kMatrixBlock];
 };
 
+// c = a b where a is upper triangular. b comes in panels of kMatrixBlock columns, each [inner, kMatrixBlock]: rows of
+// 2048 numbers would be a page each.
 struct Product {
   int64_t rows, columns, inner;
-  Matrix a, b, c;
+  Matrix a;
+  const double* b;
+  Matrix c;
 };
 
 struct LinalgLoops {
@@ -49,7 +53,7 @@ struct LinalgLoops {
   int64_t (*factor_rows)(const Matrix& s, int64_t n, int64_t first, double least, double* diagonal, int64_t* order);
   // Takes what `count` rows from `first` on explain from the rows after: pairs of blocks, first and last.
   void (*subtract_rows)(const Matrix& s, int64_t n, int64_t first, int64_t count, const Range& pairs);
-  // c = a b where a is upper triangular: pairs of blocks of rows.
+  // Pairs of blocks of rows.
   void (*triangular_product)(const Product& product, const Range& pairs);
 };
 

@@ -256,11 +256,14 @@ static void subtract_rows(const Matrix& s, int64_t n, int64_t first, int64_t cou
 }
 
 static void triangular_product(const Product& product, const Range& pairs) {
-  for_pairs(pairs, product.rows / kB, [&](int64_t block) {
-    const int64_t i = block * kB;
-    multiply<false>(kB, product.columns, product.inner - i, product.a.at(i, i), product.a.row, 1, product.b.at(i, 0),
-                    product.b.row, product.c.at(i, 0), product.c.row);
-  });
+  for (int64_t j = 0; j < product.columns; j += kB) {
+    const double* const panel = product.b + j * product.inner;
+    for_pairs(pairs, product.rows / kB, [&](int64_t block) {
+      const int64_t i = block * kB;
+      multiply<false>(kB, kB, product.inner - i, product.a.at(i, i), product.a.row, 1, panel + i * kB, kB,
+                      product.c.at(i, j), product.c.row);
+    });
+  }
 }
 
 extern const LinalgLoops linalg_loops;
