@@ -1,13 +1,10 @@
 """What is particular to the adversarial ops: stable losses, exact weights, the WGAN-GP step against eager code."""
 
-import os
-import subprocess
-import sys
-
 import mpmath
 import numpy as np
 import pytest
 import torch
+from instruction_sets import EACH_LEVEL, run_on
 from raw_ops import LAYOUTS, opcheck_in_layout
 from torch.nn import functional as F
 
@@ -151,13 +148,9 @@ def test_losses_do_not_depend_on_the_thread_count(kind):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@EACH_LEVEL
 def test_losses_gradients_and_weights_on_every_instruction_set(level):
     """Losses within 1e-6, slopes within 2 ulp and the very same weights."""
-    native = pytest.importorskip("dgmkern._native")
-    order = ["baseline", "avx2", "avx512"]
-    if order.index(level) > order.index(native.best_level()):
-        pytest.skip(f"this CPU has {native.best_level()} at best")
     code = """
 import torch, dgmkern
 from dgmkern.reference.noise import uniform
@@ -174,12 +167,9 @@ loss = max(
 n = 5003
 weights = dgmkern.interpolate(torch.ones(n, 3), torch.zeros(n, 3), seed=11, offset=2**34 - 9)
 same = torch.equal(weights[:, 1], uniform(n, torch.tensor([11]), 2**34 - 9))
-print(dgmkern.cpu_capability(), worst, loss, same)
+print(worst, loss, same)
 """
-    env = {**os.environ, "DGMKERN_CPU": level}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    used, ulp, loss_error, same = out.split()
-    assert used == level
+    ulp, loss_error, same = run_on(level, code).split()
     assert float(ulp) < 2.5
     assert float(loss_error) < 1e-6
     assert same == "True"

@@ -1,13 +1,11 @@
 """What is particular to the Gaussian ops: closed forms, posterior collapse, raw ops."""
 
 import math
-import os
-import subprocess
-import sys
 
 import mpmath
 import pytest
 import torch
+from instruction_sets import EACH_LEVEL, run_on
 from raw_ops import LAYOUTS, opcheck_in_layout
 from torch.distributions import Normal, kl_divergence
 
@@ -197,13 +195,9 @@ def test_bad_arguments_are_named(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@EACH_LEVEL
 def test_exponentials_are_accurate_on_every_instruction_set(level):
     """sigma = e^(logvar / 2) within 1.5 ulp and KL within 1e-6, over the whole range of fp32."""
-    native = pytest.importorskip("dgmkern._native")
-    order = ["baseline", "avx2", "avx512"]
-    if order.index(level) > order.index(native.best_level()):
-        pytest.skip(f"this CPU has {native.best_level()} at best")
     code = """
 import torch
 OPS = torch.ops.dgmkern
@@ -215,11 +209,8 @@ exact = torch.exp(logvar.double() / 2)
 ulp = ((sigma - exact).abs() / exact).max().item() * 2**23
 kl, exact = OPS.gaussian_kl(zero, logvar).double(), torch.expm1(logvar.double()) - logvar.double()
 far = logvar.abs() > 0.1  # closer to 0, where this reference cancels: test_kl_keeps_its_digits
-print(dgmkern.cpu_capability(), ulp, ((2 * kl - exact).abs() / exact)[far].max().item())
+print(ulp, ((2 * kl - exact).abs() / exact)[far].max().item())
 """
-    env = {**os.environ, "DGMKERN_CPU": level}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    used, ulp, kl_error = out.split()
-    assert used == level
+    ulp, kl_error = run_on(level, code).split()
     assert float(ulp) < 1.5
     assert float(kl_error) < 1e-6

@@ -1,13 +1,10 @@
 """Matrix square roots and the nuclear norm."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from instruction_sets import EACH_LEVEL, run_on
 from torch.autograd import gradcheck, gradgradcheck
 
 import dgmkern
@@ -148,12 +145,8 @@ def test_nuclear_norm_has_the_same_bits_for_any_threads_batch_and_strides():
     assert torch.equal(dgmkern.nuclear_norm(strided), together)
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@EACH_LEVEL
 def test_every_instruction_set_is_accurate(level):
-    native = pytest.importorskip("dgmkern._native")
-    order = ["baseline", "avx2", "avx512"]
-    if order.index(level) > order.index(native.best_level()):
-        pytest.skip(f"this CPU has {native.best_level()} at best")
     code = """
 import torch, dgmkern
 torch.manual_seed(0)
@@ -163,13 +156,8 @@ for shape in ((5, 3), (70, 70), (40, 131)):
     x, y = torch.randn(2, 99, shape[1], dtype=torch.float64)
     want = torch.linalg.svdvals(x @ y.mT).sum()
     torch.testing.assert_close(dgmkern.trace_sqrtm_product(x.mT @ x, y.mT @ y), want, rtol=1e-12, atol=0)
-print(dgmkern.cpu_capability())
 """
-    out = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "DGMKERN_CPU": level}, capture_output=True, text=True
-    )
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.strip() == level
+    run_on(level, code)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (2, 3, 4)], ids=str)

@@ -1,12 +1,9 @@
 """What is particular to group_norm_silu: peers, offsets, constant groups, parameters' dtypes, threads."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
+from instruction_sets import EACH_LEVEL, run_on
 
 import dgmkern
 
@@ -298,12 +295,8 @@ def test_gradcheck_of_every_argument_on_images(last):
     assert torch.autograd.gradgradcheck(function, args)
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@EACH_LEVEL
 def test_every_instruction_set_is_accurate(level):
-    native = pytest.importorskip("dgmkern._native")
-    order = ["baseline", "avx2", "avx512"]
-    if order.index(level) > order.index(native.best_level()):
-        pytest.skip(f"this CPU has {native.best_level()} at best")
     code = """
 import torch, dgmkern
 from torch.nn import functional as F
@@ -332,9 +325,5 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 error, allowed = ((d - c).abs().max() / c.abs().max() for d in (a.double(), b.double()))
                 factor = 3 if i else 2
                 assert error <= torch.finfo(a.dtype).eps + factor * allowed, (dtype, layout, c.shape, i, error, allowed)
-print(dgmkern.cpu_capability())
 """
-    env = {**os.environ, "DGMKERN_CPU": level}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.strip() == level
+    run_on(level, code)
