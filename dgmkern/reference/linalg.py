@@ -81,8 +81,10 @@ def svd(b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def nuclear_norm(b: Tensor) -> Tensor:
-    """The sum of the singular values. [...]"""
-    return torch.linalg.svdvals(b).sum(-1)
+    """The sum of the singular values; NaN where a number is not finite. [...]"""
+    finite = b.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    norm = torch.linalg.svdvals(torch.where(finite, b, 0.0)).sum(-1)
+    return torch.where(finite[..., 0, 0], norm, torch.nan)
 
 
 def polar_factor(b: Tensor) -> Tensor:
