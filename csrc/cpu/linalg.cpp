@@ -204,7 +204,7 @@ struct Factor {
       if (n - rank > 0) {
         const int64_t blocks = (n - rank) / kB;
         share((blocks + 1) / 2, kB * kB * 2 * (n - rank),
-              [&](const Range& pairs) { loops.subtract_rows(u.view(), n, first, kB, pairs); });
+              [&](const Range& pairs) { loops.subtract_rows(u.view(), n, first, pairs); });
       }
     }
     for (int64_t i = 0; i < u.rows; ++i)  // rows of U are whole: zeros before the diagonal and after the rank

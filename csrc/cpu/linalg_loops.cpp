@@ -247,11 +247,11 @@ static void for_pairs(const Range& pairs, int64_t count, const Body& body) {
   }
 }
 
-static void subtract_rows(const Matrix& s, int64_t n, int64_t first, int64_t count, const Range& pairs) {
-  const int64_t begin = first + count;
+static void subtract_rows(const Matrix& s, int64_t n, int64_t first, const Range& pairs) {
+  const int64_t begin = first + kB;
   for_pairs(pairs, (n - begin) / kB, [&](int64_t block) {
     const int64_t i = begin + block * kB;
-    multiply<true>(kB, n - i, count, s.at(first, i), 1, s.row, s.at(first, i), s.row, s.at(i, i), s.row);
+    multiply<true>(kB, n - i, kB, s.at(first, i), 1, s.row, s.at(first, i), s.row, s.at(i, i), s.row);
   });
 }
 

@@ -19,14 +19,8 @@ def covariance_factor(sigma: Tensor, rounding: float) -> Tensor:
     return factor("sigma", sigma, rounding)[0].mT.contiguous()
 
 
-def factor(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
-    """L = V diag(r) with S = L L^T, r [..., D] (0 for rounding errors) and V."""
-    factor, roots, vectors, _ = _factored(name, s, rounding)
-    return factor, roots, vectors
-
-
-def _factored(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`factor`, and a bound on |S^(1/2) - (L L^T)^(1/2)|_F. [...]
+def factor(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """L = V diag(r) with S = L L^T, r [..., D] (0 for rounding errors), V, and a bound on |S^(1/2) - (L L^T)^(1/2)|_F.
 
     With E = S - L L^T the element i, j of the difference of the roots, in the eigenvectors of both, is that of E over
     sqrt(a_i) + sqrt(b_j). Its square is at most |E_ij|^2 / a_i, and also at most |E_ij| times the square of the product
@@ -51,7 +45,7 @@ def trace_sqrtm_product_bounded(s1: Tensor, s2: Tensor, rounding: float) -> tupl
     """The same, and a bound on its error, [...]: of |S1^(1/2) S2^(1/2) - S1'^(1/2) S2'^(1/2)|_*, by factors not exact,
     and of the rounding of the product and of its singular values."""
     (l1, roots1, _, error1), (l2, roots2, _, error2) = (
-        _factored(name, s, rounding) for name, s in (("sigma1", s1), ("sigma2", s2))
+        factor(name, s, rounding) for name, s in (("sigma1", s1), ("sigma2", s2))
     )
     d, norm1, norm2 = s1.shape[-1], roots1.norm(dim=-1), roots2.norm(dim=-1)  # |L|_F = (tr S)^(1/2)
     rounded = 16 * d * math.sqrt(d) * EPS * norm1 * norm2
@@ -63,7 +57,7 @@ def trace_sqrtm_product_backward(grad: Tensor, s1: Tensor, s2: Tensor, rounding:
     L1^T L2. I / 2 where both are the same, and over the null space that they share: of all supergradients there, the
     one for which a distance between equals has none.
     """
-    (l1, roots1, v1), (l2, roots2, v2) = factor("sigma1", s1, rounding), factor("sigma2", s2, rounding)
+    (l1, roots1, v1, _), (l2, roots2, v2, _) = factor("sigma1", s1, rounding), factor("sigma2", s2, rounding)
     q = polar_factor(l1.mT @ l2)
     inverse1, inverse2 = (v * torch.where(r > 0, 1 / r, 0.0).unsqueeze(-2) for v, r in ((v1, roots1), (v2, roots2)))
     identity = torch.eye(s1.shape[-1], dtype=s1.dtype, device=s1.device)

@@ -58,7 +58,7 @@ def features(setting: Setting) -> SimpleNamespace:
 
 
 def by_covariances(i: SimpleNamespace) -> Tensor:
-    """The value alone by way of covariances: its gradient is not finite."""
+    """The value alone, by way of covariances."""
     with torch.no_grad():
         s1, s2 = (torch.cov(x.mT.double()) for x in (i.x, i.y))
         return by_eigvals(s1, s2)
