@@ -11,14 +11,17 @@ namespace DGM_LEVEL {
 #if defined(__AVX512F__)
 typedef double vd __attribute__((vector_size(64)));
 static inline vd fused(vd a, vd b, vd c) { return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+static inline double total(vd x) { return _mm512_reduce_add_pd((__m512d)x); }
 constexpr int kTileRows = 8;  // 16 of the 32 registers hold sums
 #elif defined(__AVX2__)
 typedef double vd __attribute__((vector_size(32)));
 static inline vd fused(vd a, vd b, vd c) { return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+static inline double total(vd x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 constexpr int kTileRows = 4;  // 8 of the 16
 #else
 typedef double vd __attribute__((vector_size(16)));
 static inline vd fused(vd a, vd b, vd c) { return a * b + c; }
+static inline double total(vd x) { return x[0] + x[1]; }
 constexpr int kTileRows = 4;
 #endif
 typedef vd vd_unaligned __attribute__((aligned(8)));
@@ -63,8 +66,7 @@ static inline double dot(const double* x, const double* y, int64_t n) {
   vd sums = {};
   int64_t i = 0;
   for (; i + kWidth <= n; i += kWidth) sums = fused(load(x + i), load(y + i), sums);
-  double sum = 0;
-  for (int lane = 0; lane < kWidth; ++lane) sum += sums[lane];
+  double sum = total(sums);
   for (; i < n; ++i) sum += x[i] * y[i];
   return sum;
 }

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <numeric>
 
 #include "../ops/queue.h"
 
@@ -15,9 +14,9 @@ namespace {
 constexpr int64_t kB = kMatrixBlock;
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 
-int64_t padded(int64_t n) { return std::max<int64_t>((n + kB - 1) / kB, 1) * kB; }
+int64_t padded(int64_t n) { return std::max<int64_t>((n + kMatrixUnit - 1) / kMatrixUnit, 1) * kMatrixUnit; }
 
-// Zeros in whole blocks; rows are not a power of 2 apart, which would put them into the same sets of the cache.
+// Zeros in whole units; rows are not a power of 2 apart, which would put them into the same sets of the cache.
 class Padded {
  public:
   const int64_t rows, columns;
@@ -52,24 +51,26 @@ class Band {
     Reflections reflections;
     reflections.vectors = {vectors.data(), m + 8};
     reflections.columns = columns.data();
-    for (int64_t k = 0; k < n_; k += kB) {
+    // the first panel is the smaller one: after it, what is left is no narrower than a panel
+    for (int64_t k = 0, width = n_ % kB > 0 ? n_ % kB : kB; k < n_; k += width, width = kB) {
+      reflections.count = width;
       reflections.length = m - k;
       for (int64_t i = 0; i < m - k; ++i)
-        for (int64_t j = 0; j < kB; ++j) *reflections.vectors.at(j, i) = a.at(k + i, k + j);
+        for (int64_t j = 0; j < width; ++j) *reflections.vectors.at(j, i) = a.at(k + i, k + j);
       loops.reflect(reflections, triangle.data());
-      for (int64_t i = 0; i < kB; ++i)
-        for (int64_t j = i; j < kB; ++j) *view().at(k + i, k + j) = triangle[i * kB + j];
-      const int64_t next = k + kB, rest = n_ - next;
-      if (rest <= 0) break;
-      share(rest / kB, 4 * kB * kB * (m - k),
+      for (int64_t i = 0; i < width; ++i)
+        for (int64_t j = i; j < width; ++j) *view().at(k + i, k + j) = triangle[i * kB + j];
+      const int64_t next = k + width, rest = n_ - next;
+      if (rest == 0) break;
+      share(blocks_of(rest), 4 * kB * kB * (m - k),
             [&](const Range& blocks) { loops.from_left(reflections, a.view(k, next), rest, blocks); });
       reflections.length = rest;
-      for (int64_t i = 0; i < kB; ++i) std::copy_n(&a.at(k + i, next), rest, reflections.vectors.at(i, 0));
+      for (int64_t i = 0; i < width; ++i) std::copy_n(&a.at(k + i, next), rest, reflections.vectors.at(i, 0));
       loops.reflect(reflections, triangle.data());
-      for (int64_t i = 0; i < kB; ++i)
+      for (int64_t i = 0; i < width; ++i)
         for (int64_t j = 0; j <= i; ++j) *view().at(k + i, next + j) = triangle[j * kB + i];
-      share((m - next) / kB, 4 * kB * kB * rest,
-            [&](const Range& blocks) { loops.from_right(reflections, a.view(next, next), blocks); });
+      share(blocks_of(m - next), 4 * kB * kB * rest,
+            [&](const Range& blocks) { loops.from_right(reflections, a.view(next, next), m - next, blocks); });
     }
   }
 
@@ -96,10 +97,12 @@ double nuclear_norm_of(Padded& a) {
   Band band(a.columns);
   band.reduce(a);
   const LinalgLoops& loops = pick_linalg_loops(level());
-  std::vector<double> diagonal(a.columns), above(a.columns);
+  std::vector<double> diagonal(a.columns), above(a.columns), scratch(2 * a.columns);
   loops.bidiagonal(band.view(), a.columns, diagonal.data(), above.data());
-  if (!loops.singular_values(diagonal.data(), above.data(), a.columns)) return std::numeric_limits<double>::quiet_NaN();
-  return std::ldexp(std::accumulate(diagonal.begin(), diagonal.end(), 0.0), exponent);
+  double sum;
+  if (!loops.sum_of_singular_values(diagonal.data(), above.data(), a.columns, scratch.data(), sum))
+    return std::numeric_limits<double>::quiet_NaN();
+  return std::ldexp(sum, exponent);
 }
 
 // A batch of matrices: [..., M, N] in row-major order.
@@ -197,15 +200,12 @@ struct Factor {
     for (int64_t first = 0; first < n; first += kB) {
       const int64_t count = loops.factor_rows(u.view(), n, first, least, diagonal.data(), order.data());
       rank = first + count;
-      if (count < kB) {
+      if (count < std::min(kB, n - first)) {
         check_rest(first, diagonal, rounding * largest);
         break;
       }
-      if (n - rank > 0) {
-        const int64_t blocks = (n - rank) / kB;
-        share((blocks + 1) / 2, kB * kB * 2 * (n - rank),
-              [&](const Range& pairs) { loops.subtract_rows(u.view(), n, first, pairs); });
-      }
+      share((blocks_of(n - rank) + 1) / 2, kB * kB * 2 * (n - rank),
+            [&](const Range& pairs) { loops.subtract_rows(u.view(), n, first, pairs); });
     }
     for (int64_t i = 0; i < u.rows; ++i)  // rows of U are whole: zeros before the diagonal and after the rank
       std::fill_n(&u.at(i, 0), i < rank ? i : n, 0.0);
@@ -239,13 +239,15 @@ double trace_of(Factor& one, Factor& two) {
   for (int64_t i = 0; i < n; ++i) place[two.order[i]] = i;
   Padded product(one.rank, two.rank);
   std::vector<double> panels(n * product.columns);
-  share(product.columns / kB, kB * n * 4, [&](const Range& blocks) {
-    for (int64_t j = blocks.begin * kB; j < blocks.end * kB; j += kB)
+  share(blocks_of(product.columns), kB * n * 4, [&](const Range& blocks) {
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      const int64_t j = block * kB, width = std::min(kB, product.columns - j);
       for (int64_t c = 0; c < n; ++c)
-        for (int64_t k = 0; k < kB; ++k) panels[j * n + c * kB + k] = two.u.at(j + k, place[one.order[c]]);
+        for (int64_t k = 0; k < width; ++k) panels[j * n + c * width + k] = two.u.at(j + k, place[one.order[c]]);
+    }
   });
   const Product args = {product.rows, product.columns, n, one.u.view(), panels.data(), product.view()};
-  share((product.rows / kB + 1) / 2, 2 * kB * n * product.columns,
+  share((blocks_of(product.rows) + 1) / 2, 2 * kB * n * product.columns,
         [&](const Range& pairs) { pick_linalg_loops(level()).triangular_product(args, pairs); });
   return nuclear_norm_of(product);
 }

@@ -7,9 +7,12 @@
 
 namespace dgm {
 
-// Rows and columns come in blocks; matrices are padded with zeros to whole ones. With 32, a 2048 x 2048 matrix takes
-// one thread 1.4 s to its band and 0.07 s from there to a bidiagonal; other sizes were not tried.
-constexpr int64_t kMatrixBlock = 32;
+// Rows and columns come in blocks, of which one may be smaller; matrices are padded with zeros to whole units. On a Zen
+// 5 one thread takes a 2048 x 2048 matrix to its band and on to a bidiagonal in 257 + 44 ms, with blocks of 16 in 318
+// + 29.
+constexpr int64_t kMatrixBlock = 32, kMatrixUnit = 16;
+
+static inline int64_t blocks_of(int64_t n) { return (n + kMatrixBlock - 1) / kMatrixBlock; }
 
 struct Matrix {
   double* data;
@@ -20,14 +23,14 @@ struct Matrix {
 
 // A block of reflections: I - V T V^T.
 struct Reflections {
-  int64_t length;   // of a vector
-  Matrix vectors;   // [kMatrixBlock, length]
-  double* columns;  // the same as [length, kMatrixBlock]
+  int64_t count, length;  // of a vector
+  Matrix vectors;         // [count, length]
+  double* columns;        // their transpose, kMatrixBlock numbers from row to row; so T
   double t[kMatrixBlock * kMatrixBlock];
 };
 
-// c = a b where a is upper triangular. b comes in panels of kMatrixBlock columns, each [inner, kMatrixBlock]: rows of
-// 2048 numbers would be a page each.
+// c = a b where a is upper triangular. b comes in panels of kMatrixBlock columns or what is left, each [inner,
+// columns]: rows of 2048 numbers would be a page each.
 struct Product {
   int64_t rows, columns, inner;
   Matrix a;
@@ -36,17 +39,17 @@ struct Product {
 };
 
 struct LinalgLoops {
-  // Reflections that make the first rows of `vectors`, seen as columns, upper triangular: triangle [kMatrixBlock^2].
+  // Reflections that make `vectors`, seen as columns, upper triangular: triangle [kMatrixBlock^2].
   void (*reflect)(Reflections& reflections, double* triangle);
-  // Applies the transpose of the reflections from the left to columns [length, ...] of a, or the reflections from the
-  // right to rows [..., length]; the range is one of blocks.
+  // Applies the transpose of the reflections from the left to a [length, columns], or the reflections from the right to
+  // a [rows, length]; the range is one of blocks.
   void (*from_left)(const Reflections& reflections, const Matrix& a, int64_t columns, const Range& blocks);
-  void (*from_right)(const Reflections& reflections, const Matrix& a, const Range& blocks);
+  void (*from_right)(const Reflections& reflections, const Matrix& a, int64_t rows, const Range& blocks);
   // Of an upper band matrix with kMatrixBlock diagonals above its own, row i in band.at(i, i) and following, with room
   // for as many diagonals below and twice as many above: its bidiagonal.
   void (*bidiagonal)(const Matrix& band, int64_t n, double* diagonal, double* above);
-  // Singular values of a bidiagonal, in place of its diagonal; false if they do not converge.
-  bool (*singular_values)(double* diagonal, double* above, int64_t n);
+  // The sum of the singular values of a bidiagonal, which is overwritten; scratch [2, n]. False without convergence.
+  bool (*sum_of_singular_values)(double* diagonal, double* above, int64_t n, double* scratch, double& sum);
   // One block of rows of the factor U in S = P U^T U P^T, in place of the upper triangle of S, from row `first` on:
   // returns how many rows there are until no diagonal is over `least`.
   int64_t (*factor_rows)(const Matrix& s, int64_t n, int64_t first, double least, double* diagonal, int64_t* order);
