@@ -11,7 +11,12 @@ namespace DGM_LEVEL {
 #if defined(__AVX512F__)
 typedef double vd __attribute__((vector_size(64)));
 static inline vd fused(vd a, vd b, vd c) { return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
-static inline double total(vd x) { return _mm512_reduce_add_pd((__m512d)x); }
+static inline double total(vd x) {
+  typedef long long places __attribute__((vector_size(64)));
+  x += __builtin_shuffle(x, (places){4, 5, 6, 7, 0, 1, 2, 3});
+  x += __builtin_shuffle(x, (places){2, 3, 0, 1, 6, 7, 4, 5});
+  return x[0] + x[1];
+}
 constexpr int kTileRows = 8;  // 16 of the 32 registers hold sums
 #elif defined(__AVX2__)
 typedef double vd __attribute__((vector_size(32)));
@@ -33,6 +38,17 @@ static inline vd repeat(double a) {
   const vd zero = {};
   return zero + a;
 }
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Scratch of a thread.
+class Scratch {
+ public:
+  explicit Scratch(int64_t n) : data((double*)__builtin_malloc(n * sizeof(double))) {}
+  Scratch(const Scratch&) = delete;
+  ~Scratch() { __builtin_free(data); }
+  double* const data;
+};
 
 // c = sum_k a[i, k] b[k, j], or c less that; rows a multiple of kTileRows, columns one of kTileColumns. The element
 // i, k of a lies at i * a_row + k * a_column, so that a may be a transpose.

@@ -1,4 +1,4 @@
-// Singular values and pivoted Cholesky factors of fp64 matrices: parts of the algorithms in linalg.cpp.
+// Singular values of fp64 matrices: parts of the algorithms in linalg.cpp.
 #pragma once
 #include <stdint.h>
 
@@ -29,15 +29,6 @@ struct Reflections {
   double t[kMatrixBlock * kMatrixBlock];
 };
 
-// c = a b where a is upper triangular. b comes in panels of kMatrixBlock columns or what is left, each [inner,
-// columns]: rows of 2048 numbers would be a page each.
-struct Product {
-  int64_t rows, columns, inner;
-  Matrix a;
-  const double* b;
-  Matrix c;
-};
-
 struct LinalgLoops {
   // Reflections that make `vectors`, seen as columns, upper triangular: triangle [kMatrixBlock^2].
   void (*reflect)(Reflections& reflections, double* triangle);
@@ -50,13 +41,6 @@ struct LinalgLoops {
   void (*bidiagonal)(const Matrix& band, int64_t n, double* diagonal, double* above);
   // The sum of the singular values of a bidiagonal, which is overwritten; scratch [2, n]. False without convergence.
   bool (*sum_of_singular_values)(double* diagonal, double* above, int64_t n, double* scratch, double& sum);
-  // One block of rows of the factor U in S = P U^T U P^T, in place of the upper triangle of S, from row `first` on:
-  // returns how many rows there are until no diagonal is over `least`.
-  int64_t (*factor_rows)(const Matrix& s, int64_t n, int64_t first, double least, double* diagonal, int64_t* order);
-  // Takes what the block of rows from `first` on explains from the rows after: pairs of blocks, first and last.
-  void (*subtract_rows)(const Matrix& s, int64_t n, int64_t first, const Range& pairs);
-  // Pairs of blocks of rows.
-  void (*triangular_product)(const Product& product, const Range& pairs);
 };
 
 }  // namespace dgm

@@ -8,17 +8,6 @@ namespace DGM_LEVEL {
 constexpr int64_t kB = kMatrixBlock;
 constexpr int64_t kStrip = 2 * kB;  // columns that are copied together: 1 MB of 2048 rows
 
-// Scratch of a thread.
-class Scratch {
- public:
-  explicit Scratch(int64_t n) : data((double*)__builtin_malloc(n * sizeof(double))) {}
-  Scratch(const Scratch&) = delete;
-  ~Scratch() { __builtin_free(data); }
-  double* const data;
-};
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static void reflect(Reflections& reflections, double* triangle) {
   double* const t = reflections.t;
   const int64_t count = reflections.count;
@@ -106,77 +95,8 @@ static void bidiagonal(const Matrix& band, int64_t n, double* diagonal, double* 
   }
 }
 
-template <class T>
-static void exchange(T& a, T& b) {
-  const T kept = a;
-  a = b;
-  b = kept;
-}
-
-// Rows and columns j < p change places in the upper triangle of what is left, and columns in the rows done.
-static void exchange_rows(const Matrix& s, int64_t n, int64_t j, int64_t p) {
-  for (int64_t i = 0; i < j; ++i) exchange(*s.at(i, j), *s.at(i, p));
-  for (int64_t i = j + 1; i < p; ++i) exchange(*s.at(j, i), *s.at(i, p));
-  for (int64_t i = p + 1; i < n; ++i) exchange(*s.at(j, i), *s.at(p, i));
-  exchange(*s.at(j, j), *s.at(p, p));
-}
-
-static int64_t factor_rows(const Matrix& s, int64_t n, int64_t first, double least, double* diagonal, int64_t* order) {
-  const int64_t end = smaller(first + kB, n);
-  for (int64_t j = first; j < end; ++j) {
-    int64_t p = j;
-    for (int64_t i = j + 1; i < n; ++i)
-      if (diagonal[i] > diagonal[p]) p = i;
-    if (!(diagonal[p] > least)) return j - first;
-    if (p != j) {
-      exchange_rows(s, n, j, p);
-      exchange(diagonal[j], diagonal[p]);
-      exchange(order[j], order[p]);
-    }
-    double* const row = s.at(j, 0);
-    for (int64_t k = first; k < j; ++k) add_scaled(-*s.at(k, j), s.at(k, j + 1), row + j + 1, n - j - 1);
-    const double root = __builtin_sqrt(diagonal[j]), scale = 1 / root;
-    row[j] = root;
-    for (int64_t i = j + 1; i < n; ++i) {
-      row[i] *= scale;
-      diagonal[i] -= row[i] * row[i];
-    }
-  }
-  return end - first;
-}
-
-// Calls body(block) for blocks of both ends of [0, count), so that all pairs cost alike.
-template <class Body>
-static void for_pairs(const Range& pairs, int64_t count, const Body& body) {
-  for (int64_t pair = pairs.begin; pair < pairs.end; ++pair) {
-    body(pair);
-    if (count - 1 - pair != pair) body(count - 1 - pair);
-  }
-}
-
-static void subtract_rows(const Matrix& s, int64_t n, int64_t first, const Range& pairs) {
-  const int64_t begin = first + kB;
-  for_pairs(pairs, blocks_of(n - begin), [&](int64_t block) {
-    const int64_t i = begin + block * kB;
-    multiply<true>(smaller(kB, n - i), n - i, kB, s.at(first, i), 1, s.row, s.at(first, i), s.row, s.at(i, i), s.row);
-  });
-}
-
-static void triangular_product(const Product& product, const Range& pairs) {
-  for (int64_t j = 0; j < product.columns; j += kB) {
-    const double* const panel = product.b + j * product.inner;
-    const int64_t width = smaller(kB, product.columns - j);
-    for_pairs(pairs, blocks_of(product.rows), [&](int64_t block) {
-      const int64_t i = block * kB;
-      multiply<false>(smaller(kB, product.rows - i), width, product.inner - i, product.a.at(i, i), product.a.row, 1,
-                      panel + i * width, width, product.c.at(i, j), product.c.row);
-    });
-  }
-}
-
 extern const LinalgLoops linalg_loops;
-const LinalgLoops linalg_loops = {reflect,     from_left,     from_right,        bidiagonal, sum_of_singular_values,
-                                  factor_rows, subtract_rows, triangular_product};
+const LinalgLoops linalg_loops = {reflect, from_left, from_right, bidiagonal, sum_of_singular_values};
 
 }  // namespace DGM_LEVEL
 }  // namespace dgm

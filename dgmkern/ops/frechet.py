@@ -180,7 +180,7 @@ def trace_sqrtm_product(
     Returns:
         [...], float64; with return_bound a pair: the result is off by at most the bound, for the symmetric parts of the
         matrices given. The bound counts the rounding of factors, product and singular values, whose algorithms are
-        taken to be as backward stable as LAPACK's documentation has them; it takes eigenvectors.
+        taken to be as backward stable as LAPACK's documentation has them (factors to 16 D eps of the largest variance).
 
     Raises:
         TypeError, ValueError: as `sqrtm`, and for matrices of unlike shape, dtype or device.

@@ -24,16 +24,19 @@ def factor(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tenso
 
     With E = S - L L^T the element i, j of the difference of the roots, in the eigenvectors of both, is that of E over
     sqrt(a_i) + sqrt(b_j). Its square is at most |E_ij|^2 / a_i, and also at most |E_ij| times the square of the product
-    of the two vectors, so that the sum over all is at most sum_i min(e, e^2 / a_i), e = |E|_2; for a_i = 0 it is the
-    trace of S over those vectors (compare R. Powers and E. Stoermer, 1970). e is taken as 8 D eps |S|_2.
+    of the two vectors, so that the sum over all is at most sum_i min(e, e^2 / a_i) <= 2 e^2 tr (S + e I)^-1, e = |E|_2
+    (compare R. Powers and E. Stoermer, 1970). e is taken as 8 D eps |S|_2, and twice that, since S is as inexact
+    itself; rows of zeros have no error.
     """
     values, vectors = eigen(name, s, rounding)
     largest = values.abs().amax(-1, keepdim=True)
     is_real = values > s.shape[-1] * EPS * largest
     roots = torch.where(is_real, values, 0.0).sqrt()
-    e = 8 * s.shape[-1] * EPS * largest
-    terms = torch.where(is_real, torch.minimum(e, e**2 / values), values.abs() + e)
-    return vectors * roots.unsqueeze(-2), roots, vectors, terms.sum(-1).sqrt()
+    e = 16 * s.shape[-1] * EPS * largest
+    empty = (s.diagonal(dim1=-2, dim2=-1) == 0).sum(-1, keepdim=True)
+    squares = 4 * e * ((e / (values.clamp(min=0) + e)).sum(-1, keepdim=True) - empty)
+    error = torch.where(largest > 0, squares.clamp(min=0).sqrt(), 0.0)
+    return vectors * roots.unsqueeze(-2), roots, vectors, error.squeeze(-1)
 
 
 def trace_sqrtm_product(s1: Tensor, s2: Tensor, rounding: float) -> Tensor:

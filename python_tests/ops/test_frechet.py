@@ -71,6 +71,29 @@ def test_trace_of_factors_that_are_known(spectrum, d):
         assert abs(got - want) <= bound
 
 
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("d", [5, 37, 130])
+def test_the_bound_covers_rounding_of_the_covariances(spectrum, d):
+    """Errors of the size that factors may have, in directions where square roots are most sensitive to them."""
+    s1, s2 = covariance(spectrum, d, 1), covariance(spectrum, d, 2)
+    exact, bound = dgmkern.trace_sqrtm_product(s1, s2, return_bound=True)
+    vectors = torch.linalg.eigh(s1).eigenvectors
+    units = (s1.diagonal() > 0).double()
+    for size, count in ((8, 1), (1, d)):
+        rounding = size * d * torch.finfo(torch.float64).eps * s1.diagonal().max()
+        error = vectors[:, :count] @ vectors[:, :count].mT * rounding * units * units[:, None]
+        assert abs(dgmkern.trace_sqrtm_product(symmetric(s1 + error), s2) - exact) <= bound
+
+
+def test_rows_of_zeros_do_not_loosen_the_bound():
+    s1, s2 = covariance("well", 60, 1), covariance("well", 60, 2)
+    _, bound = dgmkern.trace_sqrtm_product(s1, s2, return_bound=True)
+    padded = [torch.nn.functional.pad(s, (3, 4, 3, 4)) for s in (s1, s2)]
+    trace, wider = dgmkern.trace_sqrtm_product(*padded, return_bound=True)
+    assert wider < 2 * bound
+    assert abs(trace - dgmkern.trace_sqrtm_product(s1, s2)) <= bound
+
+
 def test_peers_agree_where_they_are_right():
     s1, s2 = covariance("well", 64, 1), covariance("well", 64, 2)
     mu1, mu2 = torch.randn(2, 64, dtype=torch.float64)

@@ -113,6 +113,10 @@ def special() -> dict[str, torch.Tensor]:
         "bidiagonal without a diagonal": torch.diag(torch.ones(63).double(), 1),
         "diagonal with zeros": torch.diag((torch.arange(70) % 3).double()),
         "graded": torch.diag(torch.logspace(0, -40, 70, dtype=torch.float64)),
+        "graded upwards": holes * torch.logspace(-20, 0, 48, dtype=torch.float64),
+        "graded both ways": torch.logspace(0, -12, 48, dtype=torch.float64)[:, None] * holes.abs().sqrt(),
+        "Wilkinson": torch.diag((torch.arange(75) - 37).abs().double()) + torch.diag(torch.ones(74).double(), 1),
+        "cluster": torch.eye(80).double() + 1e-9 * torch.randn(80, 80, generator=generator, dtype=torch.float64),
         "repeated": torch.kron(torch.eye(10).double(), torch.tensor([[1.0, 2.0], [0.0, 1.0]]).double()),
     }
 
