@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PY := .venv/bin/python
 OLDEST_TRITON := .venv/triton-3.6
+PEERS := .venv/peers
 RUN ?= runs/demo
 
 .PHONY: demo test test-slow test-sanitize test-big perf build lint format clean
@@ -15,7 +16,7 @@ demo: build
 
 # the contract of the ops holds for the plain torch reference too; kernels of a GPU run without one
 test: export DGMKERN_CMAKE_ARGS := $(DGMKERN_CMAKE_ARGS) -DDGM_EMULATE=ON
-test: build $(OLDEST_TRITON)
+test: build $(OLDEST_TRITON) $(PEERS)
 	DGMKERN_BACKEND=reference $(PY) -m pytest -q python_tests/ops/test_contract.py
 	$(PY) -m pytest -q
 
@@ -47,6 +48,12 @@ build: .venv/ready
 # in a folder of its own: its interpreter is tested beside the newest one's
 $(OLDEST_TRITON): .venv/ready
 	$(PY) -m pip install -q --no-deps --target $@ 'triton==3.6.0'
+
+# without what they depend on: torchvision would bring a torch of its own
+$(PEERS): .venv/ready
+	$(PY) -m pip install -q --no-deps --upgrade --target $@ 'pytorch-fid==0.3.0' 'clean-fid==0.1.35' 'torch-fidelity==0.4.0' \
+	  'torchmetrics==1.9.0' 'lightning-utilities==0.15.3' 'piq==0.8.0' 'prdc==0.2'
+	touch $@
 
 lint: .venv/ready
 	$(PY) -m ruff check .

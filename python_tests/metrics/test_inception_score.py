@@ -83,8 +83,8 @@ def test_batches():
         InceptionScore(split=3)
 
 
-def test_against_torch_fidelity():
-    theirs = pytest.importorskip("torch_fidelity.metric_isc", exc_type=Exception)
+def test_against_torch_fidelity(peer):
+    theirs = peer("torch_fidelity.metric_isc")
     logits = drawn(103, 11)
     result = theirs.isc_features_to_metric(logits, splits=7, shuffle=False)
     assert inception_score(logits, splits=7) == pytest.approx(

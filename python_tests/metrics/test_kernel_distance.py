@@ -90,14 +90,14 @@ def test_expected_value_in_closed_form():
     assert kernel_distance(x, y, subset_size=None, degree=1).mean == pytest.approx(4.0, abs=0.1)
 
 
-def test_against_torchmetrics():
-    kid = pytest.importorskip("torchmetrics.image.kid", exc_type=Exception)
+def test_against_torchmetrics(peer):
+    kid = peer("torchmetrics.image.kid")
     x, y = drawn(60, 8, 0), drawn(60, 8, 1, 0.1)
     assert kernel_distance(x, y, subset_size=None).mean == pytest.approx(float(kid.poly_mmd(x, y)), rel=1e-10)
 
 
-def test_against_torch_fidelity():
-    kid = pytest.importorskip("torch_fidelity.metric_kid", exc_type=Exception)
+def test_against_torch_fidelity(peer):
+    kid = peer("torch_fidelity.metric_kid")
     x, y = drawn(60, 8, 0), drawn(60, 8, 1, 0.1)
     options = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1.0}
     theirs = kid.kernel_mmd(x.numpy(), y.numpy(), kid_kernel="poly", **options)

@@ -120,15 +120,15 @@ def test_radii_are_those_of_differences_to_the_bit(offset, monkeypatch):
     equal(precision_recall(x, y), by_numpy(x.double(), y))
 
 
-def test_against_prdc():
-    prdc = pytest.importorskip("prdc")
+def test_against_prdc(peer):
+    prdc = peer("prdc")
     real, generated = drawn(90, 5), drawn(70, 5, 1, 0.3)
     theirs = prdc.compute_prdc(real.numpy(), generated.numpy(), nearest_k=4)
     equal(precision_recall(real, generated, k=4, density_k=4)._asdict(), theirs)
 
 
-def test_against_torch_fidelity():
-    theirs = pytest.importorskip("torch_fidelity.metric_prc", exc_type=Exception)
+def test_against_torch_fidelity(peer):
+    theirs = peer("torch_fidelity.metric_prc")
     real, generated = drawn(90, 5), drawn(70, 5, 1, 0.3)
     precision, recall = theirs.calculate_precision_recall_full(generated, real, neighborhood=3)
     assert precision_recall(real, generated)[:2] == pytest.approx((precision, recall), rel=1e-6)

@@ -3,11 +3,12 @@
 import mpmath as mp
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import dgmkern
+from perf.frechet_inputs import SPECTRA as KNOWN
+from perf.frechet_inputs import exact_trace, gaussians
 
 OPS = torch.ops.dgmkern
 SPECTRA = ["well", "geometric", "power law", "rank d/2", "dead units"]
@@ -33,20 +34,12 @@ def covariance(spectrum: str, d: int, seed: int) -> torch.Tensor:
     return s
 
 
-def exact_trace(s1: torch.Tensor, s2: torch.Tensor) -> mp.mpf:
-    """tr (S1 S2)^(1/2) of these fp64 numbers, with 60 digits."""
-    with mp.workdps(60):
-        values, vectors = mp.eigsy(mp.matrix(s1.tolist()))
-        root = vectors * mp.diag([mp.sqrt(max(v, 0)) for v in values])
-        of_product = mp.eigsy(root.T * mp.matrix(s2.tolist()) * root, eigvals_only=True)
-        return sum(mp.sqrt(max(v, 0)) for v in of_product)
-
-
+@pytest.mark.parametrize("d", [24, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spectrum", SPECTRA)
-def test_trace_against_60_digits_and_its_bound(spectrum):
-    s1, s2 = covariance(spectrum, 24, 1), covariance(spectrum, 24, 2)
+def test_trace_against_60_digits_and_its_bound(spectrum, d):
+    s1, s2 = covariance(spectrum, d, 1), covariance(spectrum, d, 2)
     if spectrum == "rank d/2":  # exact products of 26 bits: the rank is what it says in any arithmetic
-        s1, s2 = (x @ x.mT for x in torch.randn(2, 24, 12, dtype=torch.float64).mul(2**20).round())
+        s1, s2 = (x @ x.mT for x in torch.randn(2, d, d // 2, dtype=torch.float64).mul(2**20).round())
     want = exact_trace(s1, s2)
     trace, bound = dgmkern.trace_sqrtm_product(s1, s2, return_bound=True)
     for got in (dgmkern.trace_sqrtm_product(s1, s2), trace):
@@ -94,16 +87,34 @@ def test_rows_of_zeros_do_not_loosen_the_bound():
     assert abs(trace - dgmkern.trace_sqrtm_product(s1, s2)) <= bound
 
 
-def test_peers_agree_where_they_are_right():
-    s1, s2 = covariance("well", 64, 1), covariance("well", 64, 2)
-    mu1, mu2 = torch.randn(2, 64, dtype=torch.float64)
-    square = ((mu1 - mu2) ** 2).sum() + s1.trace() + s2.trace()
-    pytorch_fid = square - 2 * scipy.linalg.sqrtm((s1 @ s2).numpy()).real.trace()
-    torchmetrics = square - 2 * torch.linalg.eigvals(s1 @ s2).sqrt().real.sum()
-    distance, bound = dgmkern.frechet_distance(mu1, s1, mu2, s2, return_bound=True)
-    assert distance == pytest.approx(pytorch_fid.item(), rel=1e-12)
-    assert distance == pytest.approx(torchmetrics.item(), rel=1e-12)
-    assert 0 < bound < 1e-9 * distance
+@pytest.mark.parametrize("d", [64, 256])
+@pytest.mark.parametrize("spectrum", KNOWN)
+def test_trace_that_is_known_exactly(spectrum, d):
+    for seed in range(3):
+        pair = gaussians(spectrum, d, seed)
+        trace, bound = dgmkern.trace_sqrtm_product(pair.sigma1, pair.sigma2, return_bound=True)
+        error = abs(mp.mpf(trace.item()) - pair.trace)
+        assert error <= bound.item()
+        if spectrum != "geometric, opposed":  # whose trace is 1e-5 of that of S, and as sensitive
+            assert error <= 1e-12 * pair.trace
+        assert trace == dgmkern.trace_sqrtm_product(pair.sigma1, pair.sigma2)
+
+
+@pytest.mark.parametrize("spectrum", ["well", "geometric", "power law", "rank d/2", "dead units"])
+def test_trace_at_the_width_of_inception(spectrum):
+    pair = gaussians(spectrum, 2048)
+    trace = dgmkern.trace_sqrtm_product(pair.sigma1, pair.sigma2)
+    assert abs(mp.mpf(trace.item()) - pair.trace) <= 1e-12 * pair.trace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spectrum", KNOWN)
+def test_distance_and_bound_at_the_width_of_inception(spectrum):
+    pair = gaussians(spectrum, 2048)
+    distance, bound = dgmkern.frechet_distance(*pair[:4], return_bound=True)
+    error = abs(mp.mpf(distance.item()) - pair.distance)
+    assert error <= bound.item()
+    assert error <= 1e-12 * 2 * pair.trace or spectrum == "geometric, opposed"
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)
