@@ -5,11 +5,17 @@ import math
 import torch
 from torch import Tensor
 
-from .linalg import EPS, eigen, nuclear_norm, polar_factor, spectral, svd
+from .linalg import EPS, checked, eigen, nuclear_norm, polar_factor, spectral, svd
 
 
 def nearest_psd(s: Tensor, name: str, rounding: float) -> Tensor:
-    """S without its negative eigenvalues: the nearest semidefinite matrix (N. Higham, 1988)."""
+    """S without its negative eigenvalues: the nearest semidefinite matrix (N. Higham, 1988); itself if it has a
+    Cholesky factor (2048 x 2048, one thread: 0.4 s; with eigenvectors 2 s)."""
+    if s.device.type == "cpu":
+        checked(name, s, rounding)
+        s = (s + s.mT) / 2
+        if not torch.linalg.cholesky_ex(s).info.any():
+            return s
     values, vectors = eigen(name, s, rounding)
     return spectral(vectors, values.clamp(min=0))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 EPS = torch.finfo(torch.float64).eps
 
 
-def _checked(name: str, s: Tensor, rounding: float) -> None:
+def checked(name: str, s: Tensor, rounding: float) -> None:
     """Raise ValueError unless `s` is finite and symmetric, up to `rounding` times its largest number."""
     if s.device.type != "cpu" or s.numel() == 0:
         return
@@ -28,7 +28,7 @@ def _checked(name: str, s: Tensor, rounding: float) -> None:
 
 def eigen(name: str, s: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of `s`, which is to have none below -`rounding` times its largest."""
-    _checked(name, s, rounding)
+    checked(name, s, rounding)
     values, vectors = torch.linalg.eigh((s + s.mT) / 2)
     vectors = vectors.contiguous()
     if s.device.type == "cpu" and s.numel() > 0:

@@ -97,6 +97,14 @@ def ours() -> Variant:
     return Variant(lambda i: dgmkern.trace_sqrtm_product(i.s1, i.s2), check)
 
 
+def bounded() -> Variant:
+    def check_both(inputs: SimpleNamespace, output: tuple[Tensor, Tensor]) -> None:
+        check(inputs, output[0])
+        assert 0 < output[1] < 1e-6 * output[0]
+
+    return Variant(lambda i: dgmkern.trace_sqrtm_product(i.s1, i.s2, return_bound=True), check_both)
+
+
 def cases(setting: Setting) -> list[Case]:
     made = []
     for width in WIDTHS:
@@ -109,7 +117,7 @@ def cases(setting: Setting) -> list[Case]:
             Case(
                 f"trace_sqrtm_product/{width}x{width}/fp64",
                 lambda width=width: covariances((), width, setting.device),
-                variants | {"dgmkern": ours()},
+                variants | {"dgmkern": ours(), "dgmkern, with its bound": bounded()},
                 bytes_moved=16 * width * width,
                 elements=width * width,
                 targets=tuple(targets),
