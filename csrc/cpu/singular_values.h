@@ -7,7 +7,8 @@
 namespace dgm {
 namespace DGM_LEVEL {
 
-constexpr double kEpsilon = 0x1p-52, kNothing = 0x1p-960;
+constexpr double kEpsilon = 0x1p-52;
+constexpr double kNothing = 0x1p-480;  // of the largest square; its own square does not vanish
 
 // B^T B - shift = L U in rows low to high: q is the diagonal of U, e what L has below its own of ones.
 struct Segment {

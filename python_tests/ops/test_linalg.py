@@ -109,6 +109,7 @@ def special() -> dict[str, torch.Tensor]:
         "ones": torch.ones(70, 70).double(),
         "low rank": thin @ thin.mT,
         "holes": holes,
+        "squares that vanish": torch.tensor([[1, 0, 0], [0, 7.6e-103, 6e-107], [0, 0, 7.4e-103]], dtype=torch.float64),
         "shifted": torch.eye(66).double().roll(1, 0),
         "bidiagonal without a diagonal": torch.diag(torch.ones(63).double(), 1),
         "diagonal with zeros": torch.diag((torch.arange(70) % 3).double()),
@@ -126,6 +127,16 @@ def test_nuclear_norm_of_special_matrices(name):
     b = special()[name]
     want = torch.linalg.svdvals(b).sum()
     torch.testing.assert_close(dgmkern.nuclear_norm(b), want, rtol=4e-14, atol=1e-15)
+
+
+def test_nuclear_norm_of_bidiagonals_of_any_scales():
+    generator = np.random.default_rng(0)
+    for _ in range(2000):
+        n, scale = generator.integers(1, 90), generator.choice([0, 1, 5, 20, 100, 150, 300])
+        b = np.diag(10.0 ** (-scale * generator.random(n)) * generator.choice([-1, 0, 1], n, p=[0.45, 0.1, 0.45]))
+        b += np.diag(10.0 ** (-scale * generator.random(n - 1)) * generator.choice([0, 1], n - 1, p=[0.1, 0.9]), 1)
+        b = torch.from_numpy(b)
+        torch.testing.assert_close(dgmkern.nuclear_norm(b), torch.linalg.svdvals(b).sum(), rtol=4e-14, atol=0)
 
 
 def test_nuclear_norm_of_what_is_not_finite_is_nan_and_of_nothing_zero():
