@@ -123,6 +123,8 @@ def _choose(command: FID) -> tuple[str | None, str | None, int | None]:
             raise UsageError(f"{option}: got {path}, want the path of an .npz in a folder that exists")
     if command.batch_size < 1:
         raise UsageError(f"--batch-size: got {command.batch_size}, want at least 1")
+    if command.size is not None and command.size < 1:
+        raise UsageError(f"--size: got {command.size}, want at least 1")
     if command.infinity and files[1]:
         raise UsageError(f"--infinity: needs the images of B, got the statistics {command.b}")
     if all(files):
@@ -131,6 +133,8 @@ def _choose(command: FID) -> tuple[str | None, str | None, int | None]:
         return None, None, None
     known = [name for name in map(data_set_name, (command.a, command.b)) if name]
     features = command.features or ("classifier" if known or command.data else "inception")
+    if command.size is not None and len(known) + sum(files) == 2:
+        raise UsageError("--size: is for folders of pictures, and neither A nor B is one")
     if command.weights and features != "inception":
         raise UsageError(f"--weights: is for --features inception, got it for {features}")
     if command.data and features != "classifier":

@@ -1,7 +1,7 @@
 """Trained extractors on the disk: one safetensors file each, whole and of this recipe, or not used.
 
-Its metadata: `recipe` (JSON of all that the weights follow from), `accuracy` (on the test split) and `sha256` (of all
-tensors). Nothing is pickled.
+Its metadata `dgmkern` is JSON of `recipe` (all that the weights follow from), `accuracy` (on the test split) and
+`sha256` (of all tensors): one entry, as safetensors writes several in any order. Nothing is pickled.
 """
 
 import json
@@ -34,9 +34,9 @@ def cache_folder() -> Path:
 def save_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any], accuracy: float) -> None:
     """Write `weights` atomically; makes the folder."""
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in weights.items()}
-    metadata = {"recipe": json.dumps(recipe), "accuracy": repr(accuracy), "sha256": tensors_digest(tensors)}
+    about = {"recipe": recipe, "accuracy": accuracy, "sha256": tensors_digest(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"dgmkern": json.dumps(about)}))
 
 
 def load_weights(path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], float] | None:
@@ -45,13 +45,13 @@ def load_weights(path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor],
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {})["dgmkern"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if json.loads(metadata["recipe"]) != recipe:
+        if about["recipe"] != recipe:
             raise StaleCacheError(f"{path}: made by another recipe than that of this version")
-        accuracy = float(metadata["accuracy"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        accuracy, sha256 = float(about["accuracy"]), about["sha256"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StaleCacheError(f"{path}: damaged ({error})") from error
-    if tensors_digest(tensors) != metadata.get("sha256"):
+    if tensors_digest(tensors) != sha256:
         raise StaleCacheError(f"{path}: damaged (its tensors have another checksum)")
     return tensors, accuracy

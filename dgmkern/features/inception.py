@@ -127,5 +127,5 @@ def _read(network: _Network, path: Path) -> nn.Module:
     try:
         torch.load(path, weights_only=True)  # torch-fidelity would run code that a file holds
         return network.build(path)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, TypeError, pickle.UnpicklingError) as error:
         raise ExtractorError(f"{path}: not the weights of {network.name} ({error})") from error
