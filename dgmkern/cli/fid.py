@@ -32,7 +32,7 @@ class FID:
     """The data set whose classifier it is; by default that of A or B."""
     weights: Path | None = None
     """File of Inception's weights; by default the first found."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Images looked at together."""
     size: int | None = None
     """Height and width to which the pictures of folders are resized (antialiased bicubic)."""
@@ -57,6 +57,8 @@ def run(command: FID) -> int:
     value, bound = frechet_distance(a.samples, b.samples)
     infinity = frechet_distance_infinity(a.samples, b.features) if command.infinity else None
     notes = caveats(a, b, unnamed=unnamed)
+    if infinity is not None:
+        notes.append(f"the value at infinity is that of infinitely many images of B: the bias by {a.source} is in it")
     if name == "inception-torchvision":
         notes.append("torchvision's weights are not those of FID: the distance does not compare with published ones")
     if command.json:

@@ -12,7 +12,7 @@ from .errors import DataError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Pillow's modes of 8 bits or less a channel -> channels
-_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3}
 
 
 class ImageFolder:
@@ -79,9 +79,9 @@ class ImageFolder:
                     raise DataError(f"{file}: expected 8 bits a channel, got a picture of Pillow's mode {picture.mode}")
                 channels = self.channels or _CHANNELS[picture.mode]
                 picture = picture.convert("L" if channels == 1 else "RGB")
+        except DataError:
+            raise
         except Exception as error:  # Pillow's decoders have a dozen kinds for a damaged file
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{file}: not a whole picture ({error})") from error
         if self.size is not None:
             picture = picture.resize(self.size[::-1], Image.Resampling.BICUBIC)

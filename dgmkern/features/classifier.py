@@ -16,7 +16,7 @@ class Classifier(nn.Module):
     `hidden` gives the penultimate layer [N, 128] of float32 [N, C, H, W] in [0, 1], `forward` logits [N, classes].
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         channels, height, width = image_shape
         self.hidden = nn.Sequential(
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(64 * (height // 4) * (width // 4), WIDTH),
             nn.ReLU(),
         )

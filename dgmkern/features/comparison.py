@@ -34,7 +34,7 @@ def read_side(
     *,
     width: int | None = None,
     keep: bool = False,
-    batch_size: int = 256,
+    batch_size: int = 64,
     progress: bool = True,
 ) -> Side:
     """Statistics of the features of `images`, with a progress bar; features are kept where there are fewer samples than

@@ -43,7 +43,7 @@ def features_of(
     images: ImageFolder | ImageDataset,
     extractor: FeatureExtractor,
     *,
-    batch_size: int = 256,
+    batch_size: int = 64,
     desc: str = "features",
     progress: bool = True,
 ) -> Iterator[Tensor]:

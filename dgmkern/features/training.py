@@ -22,6 +22,7 @@ class Recipe:
 
     epochs: int
     lr: float
+    dropout: float = 0.0
     version: int = 1
     seed: int = 0
     batch_size: int = 128
@@ -30,7 +31,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(epochs=40, lr=5e-3),
+    "digits": Recipe(epochs=40, lr=5e-3, dropout=0.5),
     "mnist": Recipe(epochs=3, lr=2e-3),
     "fashion-mnist": Recipe(epochs=4, lr=2e-3),
 }
@@ -81,7 +82,8 @@ def train_classifier(train: ImageDataset, recipe: Recipe, *, progress: bool = Tr
     steps = -(-len(train) * recipe.epochs // recipe.batch_size)
     rising = _WARM_UP * steps
     with _reproducible(recipe.seed):
-        model = Classifier(train.image_shape, len(train.classes)).to(memory_format=torch.channels_last)
+        model = Classifier(train.image_shape, len(train.classes), dropout=recipe.dropout)
+        model = model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         for step in progress_bar(range(steps), desc=f"classifier of {train.name}", unit="step", disable=not progress):
             indices = torch.from_numpy(batch_indices(len(train), recipe.batch_size, seed=recipe.seed, step=step))
