@@ -37,8 +37,8 @@ def read_side(
     batch_size: int = 64,
     progress: bool = True,
 ) -> Side:
-    """Statistics of the features of `images`, with a progress bar; features are kept where there are fewer samples than
-    features, so that memory is O(D^2), or where `keep` asks for all.
+    """Statistics of the features of `images`, with a progress bar; features are kept where there are no more samples
+    than features, so that memory is O(D^2), or where `keep` asks for all.
 
     Args:
         source: what the user called them.
@@ -57,7 +57,7 @@ def read_side(
                     f"{features.shape[1]} ({extractor.name})"
                 )
             stats.update(features)
-            keep_them = keep or stats.count < stats.width
+            keep_them = keep or stats.count <= stats.width
             kept = [*kept, features.cpu()] if keep_them else []
         if stats.count < 2:
             raise ValueError(f"expected at least 2 images, got {stats.count}")

@@ -47,7 +47,7 @@ def frechet_distance_infinity(
         real: features [M, D] of any floating dtype, at least 2 samples, or their statistics.
         generated: features [N, D], on the same device.
         points: of the line, at least 3.
-        smallest: least N, at least 2; by default a tenth of the samples, but 2 D where these are no more than half.
+        smallest: least N, at least 2; by default the larger of N / 10 and of 2 D, the latter at most N / 2.
         seed: of the draws: the same ones on every device.
 
     Returns:
