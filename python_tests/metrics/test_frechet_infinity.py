@@ -106,6 +106,30 @@ def test_fewer_samples_than_features_and_statistics_agree_within_the_bound(n_rea
     assert one.bound < (1e-9 if n_real < width else 1e-4) * abs(want)
 
 
+def test_the_bound_counts_what_a_covariance_loses_of_small_variances():
+    width, rng = 64, np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((width, width)))[0]
+    real = rng.standard_normal((200, width)) * np.logspace(0, -8, width) @ turned.T  # variances from 1 to 1e-16
+    x = rng.standard_normal((60, width)) * np.logspace(-8, 0, width) @ turned.T
+    real, x = torch.from_numpy(real), torch.from_numpy(x)
+    result = frechet_distance_infinity(statistics(real), x, smallest=40, points=5)
+    order = torch.Generator().manual_seed(0)
+    values = []
+    for size, _ in result.points:
+        y = x[torch.randperm(60, generator=order)[:size]]
+        a1, a2 = ((z - z.mean(0)) / math.sqrt(len(z) - 1) for z in (real, y))
+        trace = torch.linalg.svdvals(a1 @ a2.T).sum()
+        values.append((((real.mean(0) - y.mean(0)) ** 2).sum() + (a1**2).sum() + (a2**2).sum() - 2 * trace).item())
+    want = np.polyfit([1 / size for size, _ in result.points], values, 1)[1]
+    assert 1e-9 * want < abs(result.value - want) <= result.bound < 1e-3 * want
+
+
+@pytest.mark.parametrize(("n", "width", "least"), [(400, 10, 40), (400, 60, 120), (400, 300, 200), (30, 2, 4)])
+def test_the_least_number_follows_samples_and_features(n, width, least):
+    real = torch.randn(10, width)
+    assert frechet_distance_infinity(real, torch.randn(n, width), points=3).points[0][0] == least
+
+
 def test_half_precision_and_floats_are_taken():
     real, x = torch.randn(200, 6), torch.randn(200, 6)
     want = frechet_distance_infinity(real.bfloat16().double(), x.bfloat16().double())
