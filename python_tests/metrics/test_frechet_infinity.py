@@ -70,9 +70,14 @@ def test_the_points_are_distances_of_samples_without_replacement():
     result = frechet_distance_infinity(real, x, points=5)
     assert result.points[-1] == (400, pytest.approx(frechet_distance(real, x).value, rel=1e-10))
     order = torch.Generator().manual_seed(0)
+    bounds = []
     for size, value in result.points:
         chosen = torch.randperm(400, generator=order)[:size].unique()
         assert value == pytest.approx(frechet_distance(real, x[chosen]).value, rel=1e-9)
+        bounds.append(frechet_distance(statistics(real), statistics(x[chosen])).bound)
+    weights = np.polyfit([1 / size for size, _ in result.points], np.eye(5), 1)[1]  # of each point in the intercept
+    assert weights.min() < 0
+    assert result.bound == pytest.approx(np.abs(weights) @ bounds, rel=1e-6)
 
 
 def test_the_seed_decides():
