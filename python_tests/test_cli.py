@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dgmkern import cli, data, models
-from dgmkern.cli import _grid, main
+from dgmkern import data, models
+from dgmkern.cli import doctor, main, train
 from dgmkern.train import RunFolder, load_checkpoint
 from dgmkern.train.checkpoint import checkpoint_paths
 
@@ -159,7 +159,7 @@ def test_the_grid_says_why_a_backend_is_missing_once():
         "a": {"reference": True, "cpp": "no compiler", "cuda": "no nvcc"},
         "b": {"reference": True, "cpp": True, "cuda": "no nvcc"},
     }
-    assert _grid(grid).splitlines() == [
+    assert doctor._grid(grid).splitlines() == [
         "op  reference        cpp       cuda",
         "a         yes      - [1]      - [2]",
         "b         yes        yes      - [2]",
@@ -169,8 +169,8 @@ def test_the_grid_says_why_a_backend_is_missing_once():
 
 
 def test_the_command_line_offers_every_model_and_data_set():
-    assert cli.MODELS == get_args(get_type_hints(cli.Train)["model"]) == tuple(models.MODELS)
-    assert get_args(get_type_hints(cli.TrainOptions)["data"]) == data.NAMES
+    assert train.MODELS == get_args(get_type_hints(train.Train)["model"]) == tuple(models.MODELS)
+    assert get_args(get_type_hints(train.TrainOptions)["data"]) == data.NAMES
 
 
 def test_help_loads_nothing_that_it_does_not_need():

@@ -1,5 +1,6 @@
 """The form in which every reader hands over its images, and their scaling to what a network sees."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,10 @@ class ImageDataset:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return tuple(self.images.shape[1:])
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """The images in order, uint8 [N, C, H, W], N = `batch_size` but for the last."""
+        return iter(self.images.split(batch_size))
 
 
 def to_signed(images: Tensor) -> Tensor:

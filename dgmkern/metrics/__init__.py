@@ -4,7 +4,9 @@ They start from features, logits, samples or log-weights as tensors; networks th
 """
 
 from .feature_stats import FeatureStats
+from .frechet_bias import frechet_bias
 from .frechet_distance import FrechetDistance, FrechetDistanceResult, frechet_distance
+from .frechet_infinity import FrechetInfinityResult, frechet_distance_infinity
 from .inception_score import InceptionScore, InceptionScoreResult, inception_score
 from .kernel_distance import KernelDistance, KernelDistanceResult, kernel_distance
 from .latent import ActiveUnits, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
@@ -17,6 +19,7 @@ __all__ = [
     "FeatureStats",
     "FrechetDistance",
     "FrechetDistanceResult",
+    "FrechetInfinityResult",
     "ImportanceWeightedNLL",
     "InceptionScore",
     "InceptionScoreResult",
@@ -29,7 +32,9 @@ __all__ = [
     "active_units",
     "bits_per_dim",
     "class_coverage",
+    "frechet_bias",
     "frechet_distance",
+    "frechet_distance_infinity",
     "importance_weighted_nll",
     "inception_score",
     "kernel_distance",

@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> 
         "format": str(FORMAT),
         "config": checkpoint.config.to_json(),
         "step": str(checkpoint.step),
-        "sha256": _digest(tensors),
+        "sha256": tensors_digest(tensors),
     }
     path = checkpoint_path(folder, checkpoint.step)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error})") from error
-    if _digest(tensors) != metadata.get("sha256"):
+    if tensors_digest(tensors) != metadata.get("sha256"):
         raise CheckpointError(f"{path}: damaged checkpoint (its tensors have another checksum)")
     try:
         return Checkpoint(RunConfig.from_json(metadata["config"]), int(metadata["step"]), tensors)
@@ -106,7 +106,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint:
     raise errors[0]
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def tensors_digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of names, dtypes, shapes and bytes of tensors on the CPU."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,0 +1,119 @@
+"""`dgmkern train`."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from .parsing import UsageError, fail, parse
+
+MODELS = ("ddpm",)
+SAMPLES = 100  # images of the grid that ends a training run
+
+ModelConfig = TypeVar("ModelConfig")
+TrainingConfig = TypeVar("TrainingConfig")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on real data. `dgmkern train MODEL --help` lists its options."""
+
+    model: tyro.conf.Positional[Literal["ddpm"]]
+    """The model."""
+
+
+@dataclass(frozen=True)
+class TrainOptions(Generic[ModelConfig, TrainingConfig]):
+    """Train a model; writes checkpoints, log.jsonl, loss.png and samples.png into a run folder.
+
+    Ctrl-C finishes the step at hand and saves; --resume goes on from there, with the settings of the run.
+    """
+
+    data: Literal["digits", "mnist", "fashion-mnist"]
+    """Data set. digits comes with scikit-learn; the others are read from the folder in the environment variable
+    DGMKERN_DATA or downloaded."""
+    out: Path
+    """Folder of the run."""
+    resume: bool
+    """Go on with the run in that folder."""
+    overwrite: bool
+    """Throw away the run in that folder and start anew."""
+    train: Annotated[TrainingConfig, tyro.conf.arg(name="")]
+    model: ModelConfig
+
+
+def run(model: str, argv: list[str]) -> int:
+    from ..data import NAMES as DATA_NAMES
+    from ..data import load
+    from ..train import NonFiniteLossError, RunConfig, RunFolder, TrainConfig, Trainer, preset
+
+    # Which defaults hold depends on these three, so they are looked up before the full parse.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--data", default="digits")
+    early.add_argument("--out", type=Path)
+    early.add_argument("--resume", action="store_true")
+    known, _ = early.parse_known_args(argv)
+
+    data, checkpoint = known.data if known.data in DATA_NAMES else "digits", None
+    model_config, train_config = preset(model, data)
+    out = known.out or Path("runs", f"{model}-{data}")
+    if known.resume:
+        checkpoint = RunFolder(out).latest()
+        stored = checkpoint.config
+        if stored.model != model:
+            raise ValueError(f"{out}: a run of {stored.model}, not of {model}")
+        model_config, train_config, data = stored.model_config, stored.train, stored.data
+    options = parse(
+        TrainOptions[type(model_config), TrainConfig],
+        default=TrainOptions(data, out, False, False, train_config, model_config),
+        prog=f"dgmkern train {model}",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if options.resume and options.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    if options.data != data and options.resume:
+        raise ValueError(f"--data: got {options.data}, but the run to resume is on {data}")
+
+    dataset = load(options.data)
+    config = RunConfig(model, options.model, options.data, dataset.image_shape, options.train)
+    folder = RunFolder(options.out)
+    trainer = Trainer(config, dataset)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+        folder.write_config(config)
+    else:
+        folder.create(config, overwrite=options.overwrite)
+    again = f"dgmkern train {model} --out {folder.path} --resume"
+    print(f"{folder.path}: {model} on {options.data}, step {trainer.step} of {config.train.steps}", file=sys.stderr)
+    try:
+        stopped = trainer.fit(folder)
+    except NonFiniteLossError as error:
+        return fail(f"{error}; reproduce it with: {again}")
+    _finish(trainer, folder)
+    if stopped is not None:
+        print(f"dgmkern: stopped at step {trainer.step}, saved; go on with: {again}", file=sys.stderr)
+        return 128 + stopped
+    return 0
+
+
+def _finish(trainer: Any, run: Any) -> None:
+    """The pictures of a run: the loss curve always, samples when the training is complete."""
+    from ..train import draw_images, read_log, save_image_grid, save_loss_curve
+
+    config = trainer.config
+    records = read_log(run.log)
+    if records:
+        title = f"{config.model} on {config.data}"
+        save_loss_curve([r["step"] for r in records], [r["loss"] for r in records], run.loss_curve, title=title)
+        seconds = sum(r["seconds"] for r in records)
+        rate = len(records) * config.train.batch_size / seconds
+        print(f"{len(records)} steps in {seconds:.0f} s, {rate:.0f} images/s", file=sys.stderr)
+        print(run.loss_curve)
+    if trainer.step >= config.train.steps:
+        images = draw_images(trainer.ema.module, SAMPLES, seed=config.train.seed, precision=config.train.precision)
+        save_image_grid(images, run.samples)
+        print(run.samples)
