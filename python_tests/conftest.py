@@ -3,12 +3,16 @@
 import ctypes
 import os
 import tempfile
+from collections.abc import Callable
+from types import ModuleType
 
 # Inductor's cache ignores edits of our Python autograd: every run compiles afresh
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp(prefix="dgmkern-inductor-"))
 
 import pytest
 import torch
+
+from perf import peer_packages
 
 M_PERTURB = -6
 
@@ -80,3 +84,12 @@ def _reproducible():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def peer() -> Callable[[str], ModuleType]:
+    """Imports a module of another project by its name."""
+    if not peer_packages.FOLDER.is_dir():
+        assert "DGMKERN_REQUIRE_PEERS" not in os.environ, f"no {peer_packages.FOLDER}: `make test` installs it"
+        pytest.skip(f"NOT COMPARED with other projects: no {peer_packages.FOLDER} (`make test` installs it)")
+    return peer_packages.peer

@@ -141,14 +141,12 @@ def test_a_package_that_does_not_import_is_named(folders, known, tmp_path, monke
         InceptionFeatures()
 
 
-def test_torch_fidelitys_network_gives_its_own_features(folders, monkeypatch):
-    pytest.importorskip("torch_fidelity", exc_type=Exception)
-    from torch_fidelity import feature_extractor_inceptionv3 as peer
-
+def test_torch_fidelitys_network_gives_its_own_features(folders, monkeypatch, peer):
+    theirs = peer("torch_fidelity.feature_extractor_inceptionv3")
     with monkeypatch.context() as patch:
-        patch.setattr(peer, "load_state_dict_from_url", lambda *_, **__: None)
-        patch.setattr(peer.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        network = peer.FeatureExtractorInceptionV3("x", ["2048"])
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = theirs.FeatureExtractorInceptionV3("x", ["2048"])
     path = save(folders[1], network.state_dict())
     monkeypatch.setattr(inception, "_NETWORKS", [replace(inception._NETWORKS[0], files=(path.name,))])
     x = images()
