@@ -5,20 +5,19 @@ from torch import Tensor
 
 from ..reference.linalg import EPS
 from ._factor_kernels import NEVER, factor_small, panel_columns, pivots, subtract_panel
-from ._launch import INTERPRETED, launch, power_of_2
+from ._launch import launch, power_of_2
 from ._polar import SMALL
 
-W = 32  # columns of a panel
-SPARE = 8
-# of the largest diagonal element that is left: a smaller pivot would blow up rounding errors by as much
-OF_LARGEST = 1 / 256
+W = 32  # candidates of a panel
+OF_LARGEST = 1 / 256  # of the largest diagonal element left: a smaller pivot blows up rounding errors by as much
+SPARE = 8  # panels for candidates that had to wait: 256^8 > 1 / eps
 
 
 def factor(s: Tensor) -> Tensor:
     """L [..., D, D] with S = L L^T up to rounding, fp64: as many columns as S has rank, then zeros.
 
-    By pivoted Cholesky (N. Higham, "Accuracy and Stability of Numerical Algorithms", 2002, 10.3), a pivot of up to D eps
-    times the largest being 0.
+    By pivoted Cholesky (N. Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 10.3); a pivot of up
+    to D eps times the largest diagonal element is 0.
     """
     shape, d = s.shape, s.shape[-1]
     if s.numel() == 0:
@@ -34,11 +33,11 @@ def factor(s: Tensor) -> Tensor:
 
 
 def _by_panels(s: Tensor, result: Tensor) -> None:
-    """L into `result`, zeros before.
+    """L into `result`, zeros before, in a number of panels that depends on D alone.
 
-    The candidates of a panel are the rows with the largest diagonal elements; those that the better ones among them
-    explain wait for a later panel, hence the spare ones. As many panels as would do if all candidates were pivots
-    follow, in which any pivot but a rounding error is: with nothing left, as after most matrices, they do nothing.
+    The candidates of a panel are the rows with the largest diagonal elements left. One that the others explain but for
+    a small pivot waits for a later panel. Last come panels where every pivot but a rounding error is taken: enough for
+    all rows, and without work after a matrix that is done.
     """
     batch, d, _ = s.shape
     rest = (s + s.mT) / 2
@@ -49,14 +48,12 @@ def _by_panels(s: Tensor, result: Tensor) -> None:
     solve, columns = s.new_empty((batch, W, W)), s.new_empty((batch, d, W))
     block, full = 64, -(-d // W)
     across = -(-d // block)
-    warps = {} if INTERPRETED else {"num_warps": 8}
     for panel in range(2 * full + SPARE):
         candidates = diagonal.topk(W, dim=-1).indices
-        of_largest = OF_LARGEST if panel < full + SPARE else 0.0
-        launch(
-            pivots, batch, s.device, rest, candidates, taken, solve, width, least, panel, d, of_largest, W=W, num_warps=1
-        )
-        of_panel = (batch * across, s.device, rest, candidates, taken, solve, width, result, columns, panel, d, batch)
-        launch(panel_columns, *of_panel, ROWS=block, W=W, num_warps=4)
-        of_rest = (batch * across**2, s.device, rest, columns, taken, width, diagonal, d, batch)
-        launch(subtract_panel, *of_rest, BLOCK=block, W=W, DEPTH=16, **warps)
+        least_of = OF_LARGEST if panel < full + SPARE else 0.0
+        of_pivots = (rest, candidates, taken, solve, width, least, panel, d, least_of)
+        launch(pivots, batch, s.device, *of_pivots, W=W, num_warps=2)
+        of_panel = (rest, candidates, taken, solve, width, result, columns, panel, d, batch)
+        launch(panel_columns, batch * across, s.device, *of_panel, ROWS=block, W=W, num_warps=4)
+        of_rest = (rest, columns, taken, width, diagonal, d, batch)
+        launch(subtract_panel, batch * across**2, s.device, *of_rest, BLOCK=block, W=W, DEPTH=16, num_warps=8)

@@ -1,12 +1,12 @@
-"""Kernels of rank-revealing Cholesky factors S = L L^T, fp64: of a small matrix in one program, of a large one in panels.
+"""Kernels of rank-revealing Cholesky factors S = L L^T, fp64: of a small matrix in one program, else in panels.
 
-A pivot of at most `least` is a rounding error, of a row that the others explain: it gets no column.
+A pivot of at most `least` is a rounding error, of a row that the others explain: it gets no column of L.
 """
 
 import triton
 import triton.language as tl
 
-from ._matrix_tile import product, symmetric_tile
+from ._matrix_tile import symmetric_tile
 from ._tile import kernel
 
 LOWEST = tl.constexpr(-float("inf"))  # in place of the diagonal element of a row that has been a pivot
@@ -17,9 +17,7 @@ NEVER = tl.constexpr(2**30)  # a number of no panel
 def _symmetric_column(s, rows, column, d):
     """Column of (S + S^T) / 2."""
     there = rows < d
-    return (
-        tl.load(s + rows * d + column, there, other=0.0) / 2 + tl.load(s + column * d + rows, there, other=0.0) / 2
-    )
+    return tl.load(s + rows * d + column, there, other=0.0) / 2 + tl.load(s + column * d + rows, there, other=0.0) / 2
 
 
 @kernel
@@ -38,7 +36,9 @@ def factor_small(s, factor, d, eps, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
             for first in range(0, j, CHUNK):
                 known = first + some < j
                 of_rows = tl.load(
-                    factor + rows[:, None] * d + (first + some)[None, :], (rows < d)[:, None] & known[None, :], other=0.0
+                    factor + rows[:, None] * d + (first + some)[None, :],
+                    (rows < d)[:, None] & known[None, :],
+                    other=0.0,
                 )
                 of_pivot = tl.load(factor + pivot * d + first + some, known, other=0.0)
                 column -= tl.sum(of_rows * of_pivot[None, :], 1)
@@ -50,14 +50,12 @@ def factor_small(s, factor, d, eps, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
 
 
 @kernel
-def pivots(
-    rest, candidates, taken, solve, width, least, panel, d, of_largest, W: tl.constexpr
-):
+def pivots(rest, candidates, taken, solve, width, least, panel, d, of_largest, W: tl.constexpr):
     """Pivots among the W rows that are candidates: the largest that is left, as long as one exceeds `least` and
     `of_largest` times the first. The columns of L are then those of `rest` by candidates times SOLVE [W, W].
 
-    taken [batch, d] becomes the number of the panel of rows that are pivots; width [batch, panels + 1] counts columns of
-    L, before a panel and after it.
+    taken [batch, d] becomes the number of the panel of rows that are pivots; width [2, batch] is how many columns L has
+    then, and how many of them are of this panel.
     """
     matrix = tl.program_id(0).to(tl.int64)
     rows, columns = tl.arange(0, W)[:, None], tl.arange(0, W)[None, :]
@@ -97,7 +95,7 @@ def pivots(
 def panel_columns(
     rest, candidates, taken, solve, width, factor, columns_of_l, panel, d, batches, ROWS: tl.constexpr, W: tl.constexpr
 ):
-    """The columns of L of a panel: to their place in FACTOR [d, d], and to COLUMNS_OF_L [d, W], zeros after the last."""
+    """The columns of L of a panel: to their place in FACTOR [d, d], and to COLUMNS_OF_L [d, W], zeros after those."""
     across = tl.cdiv(d, ROWS)
     matrix = (tl.program_id(0) // across).to(tl.int64)
     count = tl.load(width + batches + matrix)

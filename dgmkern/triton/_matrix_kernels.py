@@ -10,16 +10,16 @@ from ._tile import kernel
 
 @kernel
 def multiply(
-    a, b, out, m, n, k, a_batch, a_row, a_column, b_batch, b_row, b_column, a_plane, b_plane, plane,
+    a, b, out, m, n, length, a_batch, a_row, a_column, b_batch, b_row, b_column, a_plane, b_plane, plane,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A B of a batch, dense."""
     down, across = tl.cdiv(m, ROWS), tl.cdiv(n, COLUMNS)
     batch, tile = (tl.program_id(0) // (down * across)).to(tl.int64), tl.program_id(0) % (down * across)
-    rows = (tile // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = (tile % across).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    rows = (tile // across) * ROWS + tl.arange(0, ROWS)
+    columns = (tile % across) * COLUMNS + tl.arange(0, COLUMNS)
     x = product(
-        a + batch * a_batch, b + batch * b_batch, rows, columns, m, n, k, a_row, a_column, b_row, b_column,
+        a + batch * a_batch, b + batch * b_batch, rows, columns, m, n, length, a_row, a_column, b_row, b_column,
         a_plane, b_plane, ROWS, COLUMNS, DEPTH,
     )  # fmt: skip
     store_tile(out + batch * m * n, plane, x, rows, columns, m, n)
@@ -27,7 +27,7 @@ def multiply(
 
 @kernel
 def multiply_symmetric(
-    a, b, added, out, n, k, a_batch, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma,
+    a, b, added, out, n, length, a_batch, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma,
     BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """alpha A B + beta ADDED + gamma I of a batch, of the lower half alone: for a symmetric A B, A and B of the same
@@ -39,7 +39,7 @@ def multiply_symmetric(
         at = batch * n * n
         symmetric_tile(
             a + batch * a_batch, b + batch * a_batch, added if added is None else added + at, out + at, row, column,
-            n, k, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma, BLOCK, DEPTH,
+            n, length, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma, BLOCK, DEPTH,
         )  # fmt: skip
 
 
@@ -60,8 +60,8 @@ def _step(x, y, gram, poly, m, n, a, b, c, BLOCK: tl.constexpr, DEPTH: tl.conste
             )  # fmt: skip
     tl.debug_barrier()
     for tile in range(down * across):
-        rows = (tile // across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        columns = (tile % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        rows = (tile // across) * BLOCK + tl.arange(0, BLOCK)
+        columns = (tile % across) * BLOCK + tl.arange(0, BLOCK)
         z = product(x, poly, rows, columns, m, n, n, n, 1, n, 1, 0, 0, BLOCK, BLOCK, DEPTH)
         store_tile(y, 0, z, rows, columns, m, n)
     tl.debug_barrier()

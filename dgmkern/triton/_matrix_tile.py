@@ -20,17 +20,17 @@ def _dot(x, y, total):
 
 @triton.jit
 def product(
-    a, b, rows, columns, m, n, k, a_row, a_column, b_row, b_column, a_plane, b_plane,
+    a, b, rows, columns, m, n, length, a_row, a_column, b_row, b_column, a_plane, b_plane,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Rows and columns (int64 [ROWS], [COLUMNS]) of A B; A is [m, k] and B [k, n], of the strides given."""
+    """Rows and columns (int32 [ROWS], [COLUMNS]) of A B; A is [m, length] and B [length, n], of the strides given."""
     inner = tl.arange(0, DEPTH)
-    a_at = a + rows[:, None] * a_row + inner[None, :] * a_column
-    b_at = b + inner[:, None] * b_row + columns[None, :] * b_column
+    a_at = (a + rows.to(tl.int64) * a_row)[:, None] + inner[None, :] * a_column
+    b_at = (b + columns.to(tl.int64) * b_column)[None, :] + inner[:, None] * b_row
     total = tl.zeros([ROWS, COLUMNS], tl.float32 if a.dtype.element_ty == tl.bfloat16 else tl.float64)
-    for first in range(0, k, DEPTH):
-        of_a = (rows < m)[:, None] & (first + inner < k)[None, :]
-        of_b = (first + inner < k)[:, None] & (columns < n)[None, :]
+    for first in range(0, length, DEPTH):
+        of_a = (rows < m)[:, None] & (first + inner < length)[None, :]
+        of_b = (first + inner < length)[:, None] & (columns < n)[None, :]
         x, y = tl.load(a_at, of_a, other=0.0), tl.load(b_at, of_b, other=0.0)
         if a.dtype.element_ty == tl.bfloat16:
             total = _dot(x, tl.load(b_at + b_plane, of_b, other=0.0), total)
@@ -44,7 +44,7 @@ def product(
 @triton.jit
 def load_tile(pointer, plane, rows, columns, m, n):
     """Rows and columns of a dense matrix [m, n], in fp64 or fp32."""
-    at = pointer + rows[:, None] * n + columns[None, :]
+    at = (pointer + rows.to(tl.int64) * n)[:, None] + columns[None, :]
     mask = (rows < m)[:, None] & (columns < n)[None, :]
     x = tl.load(at, mask, other=0.0)
     if pointer.dtype.element_ty == tl.bfloat16:
@@ -55,7 +55,7 @@ def load_tile(pointer, plane, rows, columns, m, n):
 @triton.jit
 def store_tile(pointer, plane, x, rows, columns, m, n):
     """Write rows and columns of a dense matrix [m, n]."""
-    at = pointer + rows[:, None] * n + columns[None, :]
+    at = (pointer + rows.to(tl.int64) * n)[:, None] + columns[None, :]
     mask = (rows < m)[:, None] & (columns < n)[None, :]
     if pointer.dtype.element_ty == tl.bfloat16:
         high = to_bfloat16(x)
@@ -67,14 +67,13 @@ def store_tile(pointer, plane, x, rows, columns, m, n):
 
 @triton.jit
 def symmetric_tile(
-    a, b, added, out, row, column, n, k, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma,
+    a, b, added, out, row, column, n, length, a_row, a_column, b_row, b_column, a_plane, plane, alpha, beta, gamma,
     BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Tile row, column of alpha A B + beta ADDED + gamma I, which is [n, n] and symmetric, and of its transpose."""
-    rows = row.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    columns = column.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    rows, columns = row * BLOCK + tl.arange(0, BLOCK), column * BLOCK + tl.arange(0, BLOCK)
     x = alpha * product(
-        a, b, rows, columns, n, n, k, a_row, a_column, b_row, b_column, a_plane, a_plane, BLOCK, BLOCK, DEPTH
+        a, b, rows, columns, n, n, length, a_row, a_column, b_row, b_column, a_plane, a_plane, BLOCK, BLOCK, DEPTH
     )  # fmt: skip
     if added is not None:
         x += beta * load_tile(added, plane, rows, columns, n, n)

@@ -1,6 +1,6 @@
-"""The polar iteration on batches of matrices, made of products on the device; nothing here waits for it.
+"""The polar iteration on batches of matrices, made of products on the device, in a number of launches that is fixed.
 
-A matrix is a `Matrices`: fp64, or two planes of bf16, high and low parts ("low" mode).
+In strict mode products are of fp64, in low mode of two bf16 a number.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._launch import INTERPRETED, launch
+from ._launch import INTERPRETED, launch, power_of_2
 from ._matrix_kernels import multiply, multiply_symmetric, small_steps
 from ._polar_steps import OPENING, Quintic, sequence, steps
 
@@ -61,10 +61,11 @@ def low_of(x: Tensor) -> Matrices:
 def _blocks(low: bool, *sides: int) -> dict[str, int]:
     """BLOCK, DEPTH and warps for matrices of these sides."""
     if INTERPRETED:
-        return {"BLOCK": 64, "DEPTH": 64}
+        side = min(max(power_of_2(max(sides)), 16), 128)
+        return {"BLOCK": side, "DEPTH": side}
     if low:
-        return {"BLOCK": 128, "DEPTH": 32, "num_warps": 8}
-    return {"BLOCK": 64 if max(sides) > 32 else 32, "DEPTH": 16, "num_warps": 4}
+        return {"BLOCK": 128, "DEPTH": 16, "num_warps": 8, "num_stages": 4}  # a depth of 32 spills on sm_80
+    return {"BLOCK": 64 if max(sides) > 32 else 32, "DEPTH": 16, "num_warps": 8 if max(sides) > 32 else 4}
 
 
 def times(a: Matrices, b: Matrices) -> Matrices:
@@ -83,7 +84,7 @@ def times(a: Matrices, b: Matrices) -> Matrices:
 def symmetric_times(
     a: Matrices, b: Matrices, added: Matrices | None = None, alpha: float = 1.0, beta: float = 0.0, gamma: float = 0.0
 ) -> Matrices:
-    """alpha A B + beta ADDED + gamma I, of which one half is computed: A B is symmetric, and B is A or its transpose."""
+    """alpha A B + beta ADDED + gamma I, half of which is computed: A B is symmetric, B is A or its transpose."""
     batch, n, k = a.shape
     out, how = a.empty(n, n), _blocks(a.low, n)
     programs = batch * (-(-n // how["BLOCK"])) ** 2
@@ -114,9 +115,9 @@ def _stepped_small(x: Tensor) -> Tensor:
 def polar(b: Tensor, low: bool = False) -> Tensor:
     """The polar factor Q of matrices [..., M, N], fp64: B = Q H with |Q|_2 <= 1 up to rounding and H semidefinite.
 
-    Singular values above 2e-16 |B|_F become 1; smaller ones, and over the null space of B rounding errors, anything up
-    to 1, so that <Q, B> is |B|_* in any case. In low mode, of larger matrices, products are of two bf16 a number and
-    the limit is 1.5e-9 |B|_F; what that leaves of the angles between Q and the factor, some 1e-5, enters <Q, B> squared.
+    Singular values above 2^-52 |B|_F become 1; smaller ones, and over the null space of B rounding errors, anything up
+    to 1, so that <Q, B> is |B|_* in any case. In low mode, which larger matrices have, products are of two bf16 a
+    number and the limit is 1.5e-9 |B|_F. What is left of the angles between Q and the factor enters <Q, B> squared.
     """
     if b.shape[-2] < b.shape[-1]:
         return polar(b.mT, low).mT
@@ -125,7 +126,9 @@ def polar(b: Tensor, low: bool = False) -> Tensor:
     x = b.reshape(-1, *b.shape[-2:])
     x = x / _positive(x.abs().amax((-2, -1), keepdim=True))
     x = x / _positive(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True))  # at least the largest singular value
-    return _of_scaled(x.contiguous(), low).reshape(b.shape)
+    m, n = x.shape[1:]
+    x = torch.nn.functional.pad(x, (0, -n % 16, 0, -m % 16))  # zeros stay zeros, and rows of 16 numbers load at once
+    return _of_scaled(x.contiguous(), low)[:, :m, :n].reshape(b.shape)
 
 
 def _positive(x: Tensor) -> Tensor:

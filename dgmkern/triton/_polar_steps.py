@@ -1,12 +1,12 @@
 """The steps of the polar iteration: odd quintics X <- X (a I + b G + c G^2), G = X^T X, derived where they are used.
 
-A step maps a singular value x to p(x) = a x + b x^3 + c x^5. Until the smallest singular values have grown, every step is
-the same: the quintic closest to 1 on [CUSHION, 1], over its maximum and MARGIN, so that none comes out above 1 / MARGIN
-and none above CUSHION comes out below `floor`. That multiplies small values by some 4.18; the steepest quintic, without a
-cushion, by 4.22, but it takes large values to some that are lost in rounding (N. Amsel, D. Persson, C. Musco and
-R. Gower, "The Polar Express", 2025, who compose the best odd polynomials so). Then each step is the quintic closest to 1
-on the interval that the step before leaves, and the last one is the Newton-Schulz quintic (15, -10, 3) / 8, to whose
-fixed point 1 rounding errors of first order fall back.
+A step maps a singular value x to p(x) = a x + b x^3 + c x^5. Until the smallest singular values have grown, every step
+is the same: the quintic closest to 1 on [CUSHION, 1], over its maximum and MARGIN, so that nothing comes out above
+1 / MARGIN and nothing above CUSHION below `floor`. It multiplies small values by 4.17. The steepest quintic, without a
+cushion, has 4.22, but takes large values to some that are lost in rounding (N. Amsel, D. Persson, C. Musco and
+R. Gower, "The Polar Express", 2025, who compose the best odd polynomials so). Then each step is the quintic closest to
+1 on the interval that the one before leaves. The last is Newton-Schulz, (15 x - 10 x^3 + 3 x^5) / 8: 1 is a fixed point
+that it comes to with an error cubed, rounding errors included.
 """
 
 import functools
@@ -16,17 +16,15 @@ import numpy as np
 
 CUSHION = 0.01
 MARGIN = 1.01  # what rounding may do to a singular value of 1 before the quintics send it off
-NEWTON_SCHULZ = (15 / 8, -10 / 8, 3 / 8)  # leaves 5/2 e^3 of an error e
+NEWTON_SCHULZ = (15 / 8, -10 / 8, 3 / 8)  # 5/2 e^3 is left of an error e
 OPENING = {"strict": 23, "low": 12}  # steps of fp64, and of two bf16 a number, whose rounding hides smaller values
 
 Quintic = tuple[float, float, float]
 
 
 def closest_to_1(least: float) -> tuple[Quintic, float]:
-    """The odd quintic closest to 1 on [least, 1], and its distance E: 1 - E, 1 + E, 1 - E, 1 + E at four points (Remez).
-
-    0 < least < 1.
-    """
+    """The odd quintic closest to 1 on [least, 1], 0 < least < 1, and its distance E, which it has at four points with
+    alternating signs (Remez)."""
     inner = np.array([least + (1 - least) / 3, least + 2 * (1 - least) / 3])
     for _ in range(100):
         x = np.array([least, *inner, 1.0])

@@ -14,6 +14,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 _ANY = (
     *("samples", "count", "k", "t_stride", "next_stride", "last_stride", "offset", "parts", "elements"),
     *("real_programs", "columns", "non_zeros", "groups", "groups_in_all", "parts_in_all"),
+    *("panel", "batches"),
 )
 
 

@@ -12,7 +12,7 @@ FP32 = torch.finfo(torch.float32).eps
 
 
 def nearest_psd(s: Tensor, name: str, rounding: float) -> Tensor:
-    """(S + |S|) / 2, |S| = Q S with the polar factor Q of S: without eigenvectors, for which one waits for the device."""
+    """(S + |S|) / 2, |S| = Q S with the polar factor Q of S: no eigenvectors, for which one waits for the device."""
     s = (s + s.mT) / 2
     absolute = polar(s) @ s
     return (s + (absolute + absolute.mT) / 2) / 2

@@ -138,13 +138,17 @@ def _of_matrices(op: str, *args) -> Callable[[], None]:
 
 # no contract cases: fp64 inside, and no memory layouts
 MATRICES = {
-    f"{op} {args}": _of_matrices(op, *args)
+    f"matrices {op} {args}": _of_matrices(op, *args)
     for op, args in (
         ("nuclear_norm", ((3, 256, 192),)),
         ("nuclear_norm", ((131, 150),)),
-        ("nuclear_norm", ((64, 48),)),
+        ("nuclear_norm", ((100, 64),)),
         ("polar_factor", ((5, 1),)),
         ("polar_factor", ((17, 31),)),
+        ("nearest_psd", ((1, 1), "s", 1e-3)),
+        ("feature_trace", ((100, 40), (90, 40))),
+        *(("trace_sqrtm_product", (shape, shape, 1e-13)) for shape in ((1, 1), (7, 24, 24), (33, 33), (128, 128))),
+        *(("trace_sqrtm_product", (shape, shape, 1e-1)) for shape in ((2, 192, 192), (131, 131))),
     )
 }
 
