@@ -123,12 +123,16 @@ def polar(b: Tensor, low: bool = False) -> Tensor:
         return polar(b.mT, low).mT
     if b.numel() == 0:
         return torch.zeros_like(b)
-    x = b.reshape(-1, *b.shape[-2:])
-    x = x / _positive(x.abs().amax((-2, -1), keepdim=True))
-    x = x / _positive(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True))  # at least the largest singular value
+    x = (b / _positive(frobenius_norm(b))).reshape(-1, *b.shape[-2:])  # no singular value is larger than the norm
     m, n = x.shape[1:]
     x = torch.nn.functional.pad(x, (0, -n % 16, 0, -m % 16))  # zeros stay zeros, and rows of 16 numbers load at once
     return _of_scaled(x.contiguous(), low)[:, :m, :n].reshape(b.shape)
+
+
+def frobenius_norm(b: Tensor) -> Tensor:
+    """[..., 1, 1]; squares neither overflow nor vanish."""
+    largest = _positive(b.abs().amax((-2, -1), keepdim=True))
+    return largest * torch.linalg.vector_norm(b / largest, dim=(-2, -1), keepdim=True)
 
 
 def _positive(x: Tensor) -> Tensor:

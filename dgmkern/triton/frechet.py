@@ -6,7 +6,7 @@ from torch import Tensor
 from ..reference.frechet import reduced
 from ._factor import factor
 from ._polar import polar
-from .linalg import norm_of
+from .linalg import norm_of, polar_factor
 
 FP32 = torch.finfo(torch.float32).eps
 
@@ -32,6 +32,6 @@ def feature_trace(a1: Tensor, a2: Tensor) -> Tensor:
 
 def feature_trace_backward(grad: Tensor, a1: Tensor, a2: Tensor) -> tuple[Tensor, Tensor]:
     (q1, r1), (q2, r2) = reduced(a1), reduced(a2)
-    q = grad * polar(r1 @ r2.mT)
+    q = grad * polar_factor(r1 @ r2.mT)
     by1, by2 = q @ r2, q.mT @ r1
     return by1 if q1 is None else q1 @ by1, by2 if q2 is None else q2 @ by2

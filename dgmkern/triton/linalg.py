@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ._polar import polar
+from ..reference.linalg import EPS
+from ._polar import frobenius_norm, polar
 
 
 def nuclear_norm(b: Tensor) -> Tensor:
@@ -17,4 +18,23 @@ def norm_of(b: Tensor, low: bool) -> Tensor:
 
 
 def polar_factor(b: Tensor) -> Tensor:
-    return polar(b).contiguous()
+    """Q P, B = Q H: P projects onto the eigenvectors of H but for rounding errors, by the sign of H - N eps |B|_F I."""
+    if b.shape[-2] < b.shape[-1]:
+        return polar_factor(b.mT).mT.contiguous()
+    if b.numel() == 0:
+        return torch.zeros_like(b)
+    q, n = polar(b), b.shape[-1]
+    h = q.mT @ b
+    least = n * EPS * frobenius_norm(b) * torch.eye(n, dtype=b.dtype, device=b.device)
+    return (q + q @ _sign((h + h.mT) / 2 - least)) / 2
+
+
+def _sign(h: Tensor) -> Tensor:
+    """Of a symmetric matrix: its polar factor. Near the null space rounding errors turn that; made symmetric again, it
+    has eigenvalues of less than 1, which Newton-Schulz mends."""
+    sign = polar(h)
+    sign = (sign + sign.mT) / 2
+    for _ in range(2):
+        square = sign @ sign
+        sign = (15 * sign - sign @ (10 * square - 3 * square @ square)) / 8
+    return sign

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dgmkern
 from dgmkern import _library
-from dgmkern.triton import _factor, _launch, _polar_steps
+from dgmkern.triton import _factor, _launch, _polar, _polar_steps
 
 OPS = torch.ops.dgmkern
 EPS = torch.finfo(torch.float64).eps
@@ -79,11 +79,15 @@ def test_polar_factors_against_lapack(m, n):
     torch.testing.assert_close(got, u @ vh, rtol=0, atol=1e-13 * max(1, conditioning))
 
 
-def test_over_a_null_space_a_polar_factor_is_a_contraction():
-    for a in (rows_of("rank d/2", 40, 1), rows_of("dead units", 40, 2), torch.zeros(40, 40).double()):
-        q = OPS.polar_factor(a)
-        assert torch.linalg.matrix_norm(q, 2) <= 1 + 1e-13
-        assert (q * a).sum() == pytest.approx(torch.linalg.svdvals(a).sum().item(), rel=1e-13)
+@pytest.mark.parametrize("spectrum", ["rank d/2", "dead units", "zero"])
+def test_over_a_null_space_a_polar_factor_is_0_and_the_iteration_a_contraction(spectrum):
+    a = torch.zeros(40, 40).double() if spectrum == "zero" else rows_of(spectrum, 40, 1) @ orthogonal(40, 2)
+    u, values, vh = torch.linalg.svd(a)
+    want = (u * (values > 1e-12 * values[0])) @ vh
+    torch.testing.assert_close(OPS.polar_factor(a), want, rtol=0, atol=1e-12)
+    q = _polar.polar(a)
+    assert torch.linalg.matrix_norm(q, 2) <= 1 + 1e-13
+    assert (q * a).sum().item() == pytest.approx(values.sum().item(), rel=1e-13)
 
 
 @pytest.mark.parametrize("d", [20, 40, 150])
