@@ -95,10 +95,10 @@ def define(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOve
     torch.library.register_fake(f"dgmkern::{name}", fake, lib=_LIBRARY)
     op = _OPS[name] = getattr(torch.ops.dgmkern, name).default
     _REFERENCES[op] = reference
-    if MISSING["triton"] is None and MISSING["cuda"] is not None:
-        _LIBRARY.impl(name, lambda *args: triton_kernel(name)(*with_defaults(op, args)), "CUDA")
+    if MISSING["triton"] is None and not torch._C._dispatch_has_kernel_for_dispatch_key(f"dgmkern::{name}", "CUDA"):
+        _LIBRARY.impl(name, lambda *args: _triton_or_reference(name)(*with_defaults(op, args)), "CUDA")
         if INTERPRETED:
-            _LIBRARY.impl(name, lambda *args: triton_kernel(name)(*with_defaults(op, args)), "CPU")
+            _LIBRARY.impl(name, lambda *args: _triton_or_reference(name)(*with_defaults(op, args)), "CPU")
     return op
 
 
@@ -109,6 +109,13 @@ def triton_kernel(name: str) -> Callable:
     """
     family = _REFERENCES[_OPS[name]].__module__.rpartition(".")[2]
     return getattr(importlib.import_module(f"{__package__}.triton.{family}"), name)
+
+
+def _triton_or_reference(name: str) -> Callable:
+    try:
+        return triton_kernel(name)
+    except AttributeError:
+        return _REFERENCES[_OPS[name]]
 
 
 def register_autograd(op: torch._ops.OpOverload, function: type[Function]) -> None:

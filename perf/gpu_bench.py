@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from perf import machine, report, sweep
 from perf.case import OURS, Case, Setting
 from perf.limits import measure_normal_rate
 from perf.measure import CaseResult, run_case
+from perf.ops import frechet
 from perf.timing import Plan
 
 LARGE = 64_000_000
@@ -47,6 +49,14 @@ GRAPH_OPS = {  # (ours, the usual code) of one image and of a batch of latents
 def large_cases(setting: Setting, elements: int) -> Iterator[Case]:
     for make in sweep.choose(setting).values():
         yield make(elements)
+
+
+def matrix_cases(setting: Setting) -> Iterator[Case]:
+    """One large matrix and many small ones, against eigenvalues of products."""
+    names = ("/2048x2048/", "/batched/") if setting.device == "cuda" else ("/64x64/",)
+    for case in frechet.cases(setting):
+        if any(name in case.name for name in names):
+            yield case
 
 
 def small_inputs(device: str) -> dict[str, Any]:
@@ -112,7 +122,8 @@ def main() -> int:
     options = parser.parse_args()
     began = time.perf_counter()
     setting = Setting(options.device, torch.get_num_threads(), dgmkern.cpu_capability())
-    cases = large_cases(setting, LARGE if options.device == "cuda" else 100_000)
+    large = large_cases(setting, LARGE if options.device == "cuda" else 100_000)
+    cases = itertools.chain(large, matrix_cases(setting))
     if options.once:
         for case in cases:
             case.variants[OURS].run(case.setup())

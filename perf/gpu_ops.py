@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import dgmkern
-from dgmkern import _library
+from dgmkern import _library, reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python_tests" / "ops"))
 from cases import CASES, Case, largest, outputs_and_gradients
@@ -111,6 +112,47 @@ def check_steps_outside(device: str) -> None:
             assert not nan[[0, 2, 3]].any(), f"{name}: step {bad} spoils other samples"
 
 
+def covariances(d: int, rank: int) -> Tensor:
+    """Two of rank `rank` whose eigenvalues span six decades, fp64 [2, d, d]."""
+    generator = torch.Generator().manual_seed(d)
+    a = torch.randn(2, rank, d, generator=generator, dtype=torch.float64)
+    a *= torch.logspace(0, -3, rank, dtype=torch.float64).unsqueeze(-1)
+    return a.mT @ a / rank
+
+
+def check_matrices(d: int, rank: int, device: str) -> None:
+    """Traces to 1e-11 for fp64, 4e-7 in the mode of fp32; nuclear norms and features to 1e-12."""
+    s1, s2 = covariances(d, rank)
+    there, trace = (s1.to(device), s2.to(device)), torch.ops.dgmkern.trace_sqrtm_product
+    want = reference.frechet.trace_sqrtm_product(s1, s2, 1e-9)
+    for rounding, allowed in ((1e-12, 1e-11), (1e-1, 4e-7)):
+        torch.testing.assert_close(trace(*there, rounding).cpu(), want, rtol=allowed, atol=0)
+    b = torch.randn(d, rank, dtype=torch.float64)
+    norm = torch.linalg.svdvals(b).sum()
+    torch.testing.assert_close(dgmkern.nuclear_norm(b.to(device)).cpu(), norm, rtol=1e-12, atol=0)
+    x, y = torch.randn(2, rank, d, dtype=torch.float64)
+    got = dgmkern.feature_frechet_distance(x.to(device), y.to(device)).cpu()
+    torch.testing.assert_close(got, dgmkern.feature_frechet_distance(x, y), rtol=1e-12, atol=0)
+
+
+def check_matrix_graph(d: int, device: str) -> None:
+    """A CUDA graph captures traces, from fp64 and fp32 covariances, and follows new numbers."""
+    s1, s2 = covariances(d, d).to(device)
+    for dtype in (torch.float64, torch.float32):
+        a, b = s1.to(dtype), s2.to(dtype)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            dgmkern.trace_sqrtm_product(a, b)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = dgmkern.trace_sqrtm_product(a, b)
+        a.mul_(4)
+        graph.replay()
+        torch.testing.assert_close(captured, dgmkern.trace_sqrtm_product(a, b), rtol=0, atol=0)
+
+
 def checks(device: str, fewer: bool) -> Iterator[tuple[str, Callable[[], None]]]:
     for case, dtype, shape in itertools.product(
         CASES, DTYPES[1:3] if fewer else DTYPES, SHAPES[::3] if fewer else SHAPES
@@ -123,6 +165,11 @@ def checks(device: str, fewer: bool) -> Iterator[tuple[str, Callable[[], None]]]
             yield f"{case} layouts", lambda c=case: check_layouts(c, device)
         if device != "cpu" and case.fits((6, 40)):
             yield f"{case} graph", lambda c=case: check_graph(c, device)
+    for d, rank in ((20, 20), (100, 50), (150, 75), *(((1000, 300), (2048, 2048)) if device != "cpu" else ())):
+        yield f"matrices float64 {d} of rank {rank}", lambda d=d, rank=rank: check_matrices(d, rank, device)
+    if device != "cpu" and _library.FORCED == "triton":
+        for d in (100, 500):
+            yield f"matrices {d} graph", lambda d=d: check_matrix_graph(d, device)
     if device != "cpu" or _library.INTERPRETED or _library.EMULATED:
         yield "steps outside", lambda: check_steps_outside(device)
 

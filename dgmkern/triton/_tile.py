@@ -14,6 +14,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 _ANY = (
     *("samples", "count", "k", "t_stride", "next_stride", "last_stride", "offset", "parts", "elements"),
     *("real_programs", "columns", "non_zeros", "groups", "groups_in_all", "parts_in_all"),
+    *("panel", "batches"),
 )
 
 
@@ -140,12 +141,20 @@ def load(pointer, mask):
 
 
 @triton.jit
-def store(pointer, x, mask):
-    """Numbers rounded to nearest, ties to even, to the pointer's dtype."""
-    if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:  # the interpreter truncates
-        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+def to_bfloat16(x):
+    """fp32 rounded to nearest, ties to even."""
+    if INTERPRETED:  # which truncates
+        bits = x.to(tl.uint32, bitcast=True)
         rounded = ((bits >> 16) + (((bits & 0xFFFF) + ((bits >> 16) & 1) + 0x7FFF) >> 16)) << 16
         x = tl.where(x != x, x, rounded.to(tl.float32, bitcast=True))
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
+def store(pointer, x, mask):
+    """Numbers rounded to nearest, ties to even, to the pointer's dtype."""
+    if pointer.dtype.element_ty == tl.bfloat16:
+        x = to_bfloat16(x.to(tl.float32))
     tl.store(pointer, x.to(pointer.dtype.element_ty), mask)
 
 

@@ -39,17 +39,22 @@ def by_eigh(s1: Tensor, s2: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(root @ s2 @ root).clamp(min=0).sqrt().sum(-1)
 
 
-def covariances(shape: tuple[int, ...], width: int, device: str) -> SimpleNamespace:
+def covariances(shape: tuple[int, ...], width: int, device: str, dtype: torch.dtype = torch.float64) -> SimpleNamespace:
     """Of features whose units have standard deviations from 0.1 to 2."""
     x = torch.randn(2, *shape, 2 * width, width, dtype=torch.float64, device=device)
     x *= torch.linspace(0.1, 2, width, dtype=torch.float64, device=device)
-    s1, s2 = x.mT @ x / (2 * width)
+    s1, s2 = (x.mT @ x / (2 * width)).to(dtype)
     return SimpleNamespace(s1=s1, s2=s2)
 
 
 def check(inputs: SimpleNamespace, trace: Tensor) -> None:
     want = reference.frechet.trace_sqrtm_product(inputs.s1, inputs.s2, 1e-9)
     torch.testing.assert_close(trace, want, rtol=1e-12, atol=0)
+
+
+def check_fp32(inputs: SimpleNamespace, trace: Tensor) -> None:
+    want = reference.frechet.trace_sqrtm_product(inputs.s1.double(), inputs.s2.double(), 1e-2)
+    torch.testing.assert_close(trace, want, rtol=4e-7, atol=0)
 
 
 def features(setting: Setting) -> SimpleNamespace:
@@ -123,6 +128,18 @@ def cases(setting: Setting) -> list[Case]:
                 targets=tuple(targets),
             )
         )
+    made.append(
+        Case(
+            f"trace_sqrtm_product/{FEATURES}x{FEATURES}/fp32",
+            lambda: covariances((), FEATURES, setting.device, torch.float32),
+            {
+                "eager": Variant(lambda i: by_eigvals(i.s1.double(), i.s2.double())),
+                "dgmkern": Variant(lambda i: dgmkern.trace_sqrtm_product(i.s1, i.s2), check_fp32),
+            },
+            bytes_moved=8 * FEATURES**2,
+            elements=FEATURES**2,
+        )
+    )
     made.append(batched(BATCH, SMALL, setting, (Target("eager", at_least=3.0),)))
     made.append(
         Case(

@@ -116,7 +116,7 @@ def test_the_library_needs_nothing_that_torch_2_11_lacks():
 
 @BUILT
 def test_it_holds_every_op():
-    """Every op but those on matrices, which plain torch does on a GPU."""
+    """Every op but those on matrices, which Triton and plain torch do on a GPU."""
     text = LIBRARY.read_bytes()
     families = {name: _library._REFERENCES[op].__module__.rpartition(".")[2] for name, op in _library._OPS.items()}
     missing = {name for name in families if name.encode() + b"\0" not in text}

@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 os.environ["DGMKERN_BACKEND"] = "reference"  # leaves the CPU to the recorder
 os.environ["TRITON_INTERPRET"] = "0"
@@ -55,6 +56,10 @@ OPTIONS = ("num_warps", "num_stages")
 LARGE = 2**33  # stands for sizes that do not fit into 32 bits
 
 
+def _is_one(value: object, parameter: object) -> bool:
+    return isinstance(value, int) and value == 1 and not parameter.do_not_specialize
+
+
 def specialized(kernel, arguments: dict) -> tuple:
     """(signature, constants, arguments divisible by 16, options): what a launch of `kernel` is compiled for."""
     parameters = {p.name: p for p in kernel.params}
@@ -64,8 +69,10 @@ def specialized(kernel, arguments: dict) -> tuple:
         if isinstance(value, torch.Tensor):
             signature[name] = TYPES[value.dtype]
             by_16.append(name)  # torch's allocations are aligned
-        elif parameter.is_constexpr or value is None or (value == 1 and not parameter.do_not_specialize):
+        elif parameter.is_constexpr or value is None or _is_one(value, parameter):
             signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, float):
+            signature[name] = "fp32"
         else:
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
             if value % 16 == 0 and not parameter.do_not_specialize:
@@ -116,7 +123,34 @@ def recorded(cases: str, dtypes: list[str], shapes: list[tuple[int, ...]], wide:
                 how = {"noise": torch.randn(case.noise_shape(x)).to(x[case.noise_as].dtype)}
             outputs = [o for o in case.call(*x, **how) if o.requires_grad]
             torch.autograd.grad(outputs, [t for t in x if t.requires_grad], outputs, allow_unused=True)
+    if "fp64" in dtypes:
+        for name, call in MATRICES.items():
+            if cases in name:
+                call()
     return found
+
+
+def _of_matrices(op: str, *args) -> Callable[[], None]:
+    """A call of an op on matrices, in fp64, of shapes [..., M, N] in place of the matrices."""
+    tensors = [torch.rand(a, dtype=torch.float64) if isinstance(a, tuple) else a for a in args]
+    return lambda: getattr(torch.ops.dgmkern, op)(*tensors)
+
+
+# no contract cases: fp64 inside, and no memory layouts
+MATRICES = {
+    f"matrices {op} {args}": _of_matrices(op, *args)
+    for op, args in (
+        ("nuclear_norm", ((3, 256, 192),)),
+        ("nuclear_norm", ((131, 150),)),
+        ("nuclear_norm", ((100, 64),)),
+        ("polar_factor", ((5, 1),)),
+        ("polar_factor", ((17, 31),)),
+        ("nearest_psd", ((1, 1), "s", 1e-3)),
+        ("feature_trace", ((100, 40), (90, 40))),
+        *(("trace_sqrtm_product", (shape, shape, 1e-13)) for shape in ((1, 1), (7, 24, 24), (33, 33), (128, 128))),
+        *(("trace_sqrtm_product", (shape, shape, 1e-1)) for shape in ((2, 192, 192), (131, 131))),
+    )
+}
 
 
 def _run(tool: str | pathlib.Path, *arguments: str) -> str:

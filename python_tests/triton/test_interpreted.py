@@ -60,6 +60,10 @@ def test_contract_of_the_ops(environment):
     interpreted(environment, "-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", NUMBERS)
 
 
+def test_matrices(environment):
+    interpreted(environment, "-m", "pytest", "-q", str(TESTS / "triton" / "matrices.py"))
+
+
 @pytest.mark.slow
 def test_the_rest_of_the_contract(environment):
     interpreted(environment, "-m", "pytest", "-q", str(TESTS / "ops" / "test_contract.py"), "-k", f"not ({NUMBERS})")
@@ -70,7 +74,7 @@ def test_the_rest_of_the_contract(environment):
     "family",
     [
         *("noise", "gaussian", "importance", "diffusion", "reverse"),
-        *("likelihood", "bound", "multinomial", "normalization", "adversarial"),
+        *("likelihood", "bound", "multinomial", "normalization", "adversarial", "linalg", "frechet"),
     ],
 )
 def test_of_a_family(environment, family):
