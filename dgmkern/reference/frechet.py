@@ -94,22 +94,8 @@ def reduced(a: Tensor) -> tuple[Tensor | None, Tensor]:
     return (None, a) if a.shape[0] <= a.shape[1] else torch.linalg.qr(a)
 
 
-def feature_trace(a1: Tensor, a2: Tensor) -> Tensor:
-    """tr (A1^T A1 A2^T A2)^(1/2) = |A1 A2^T|_* of factors [N, D] and [M, D]."""
-    (_, r1), (_, r2) = reduced(a1), reduced(a2)
-    return nuclear_norm(r1 @ r2.mT)
-
-
-def feature_trace_backward(grad: Tensor, a1: Tensor, a2: Tensor) -> tuple[Tensor, Tensor]:
-    """grad times Q A2 and Q^T A1 with the polar factor Q of A1 A2^T."""
-    (q1, r1), (q2, r2) = reduced(a1), reduced(a2)
-    q = grad * polar_factor(r1 @ r2.mT)
-    by1, by2 = q @ r2, q.mT @ r1
-    return by1 if q1 is None else q1 @ by1, by2 if q2 is None else q2 @ by2
-
-
 def feature_rounding(shape1: tuple[int, int], shape2: tuple[int, int]) -> float:
-    """A bound on the rounding of `feature_trace` (product, factors, singular values), over |A1|_F |A2|_F."""
+    """A bound on the rounding of |A1 A2^T|_* (product, factors, singular values), over |A1|_F |A2|_F."""
     n, m = shape1[0], shape2[0]
     size = min(*shape1, *shape2)
     return 16 * (n + m + shape1[1]) * math.sqrt(size) * EPS

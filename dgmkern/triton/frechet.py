@@ -1,12 +1,15 @@
 """The trace term of the Frechet distance, from covariances and from features: nuclear norms of products of factors."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..reference.frechet import reduced
+from ..reference.linalg import EPS
 from ._factor import factor
 from ._polar import polar
-from .linalg import norm_of, polar_factor
+from ._polar_steps import least_converged
+from .linalg import norm_of
 
 FP32 = torch.finfo(torch.float32).eps
 
@@ -26,12 +29,28 @@ def trace_sqrtm_product(s1: Tensor, s2: Tensor, rounding: float) -> Tensor:
     return torch.where(finite, trace, torch.nan)
 
 
-def feature_trace(a1: Tensor, a2: Tensor) -> Tensor:
-    return norm_of(reduced(a1)[1] @ reduced(a2)[1].mT, low=False)
+def trace_sqrtm_product_bounded(s1: Tensor, s2: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """In strict mode, with the bound of csrc/cpu/frechet.cpp and what singular values that do not come to 1 leave."""
+    s = torch.stack([s1, s2])
+    l = factor(s)
+    (l1, l2), d = l, s1.shape[-1]
+    product = l1.mT @ l2
+    finite = s.isfinite().flatten(-2).all(-1).all(0)
+    trace = torch.where(finite, norm_of(product, low=False), torch.nan)
+    (norm1, norm2), (error1, error2) = l.flatten(-2).norm(dim=-1), _errors(s, l)
+    left = d * least_converged("strict") * product.flatten(-2).norm(dim=-1)
+    rounded = 16 * d * math.sqrt(d) * EPS * norm1 * norm2
+    return trace, error1 * (norm2 + error2) + error2 * norm1 + rounded + left
 
 
-def feature_trace_backward(grad: Tensor, a1: Tensor, a2: Tensor) -> tuple[Tensor, Tensor]:
-    (q1, r1), (q2, r2) = reduced(a1), reduced(a2)
-    q = grad * polar_factor(r1 @ r2.mT)
-    by1, by2 = q @ r2, q.mT @ r1
-    return by1 if q1 is None else q1 @ by1, by2 if q2 is None else q2 @ by2
+def _errors(s: Tensor, l: Tensor) -> Tensor:
+    """Bounds on |S^(1/2) - (L L^T)^(1/2)|_F. [...]"""
+    d, diagonal = s.shape[-1], s.diagonal(dim1=-2, dim2=-1)
+    largest, empty, rank = diagonal.amax(-1), (diagonal == 0).sum(-1), l.any(-2).sum(-1)
+    e = 16 * d * EPS * torch.where(largest > 0, largest, 1.0)
+    identity = torch.eye(d, dtype=s.dtype, device=s.device)
+    ridged = torch.linalg.cholesky_ex((s + s.mT) / 2 + e[..., None, None] * identity).L
+    inverse = torch.linalg.solve_triangular(ridged, identity.expand_as(s), upper=False)
+    squares = inverse.square().sum((-2, -1)) - empty / e
+    left_out = (d - empty - rank) * 2 * d * EPS * largest
+    return torch.where(largest > 0, 2 * e * squares.sqrt() + left_out.sqrt(), 0.0)
