@@ -1,23 +1,30 @@
-"""Denoising diffusion probabilistic models (Ho, Jain & Abbeel 2020, arXiv:2006.11239): UNet, simple loss, sampler.
+"""Denoising diffusion probabilistic models (Ho, Jain & Abbeel 2020, arXiv:2006.11239): losses, bits/dim, samplers.
 
-Schedules and the v target are later work: cosine (Nichol & Dhariwal 2021), v (Salimans & Ho 2022). Steps are 0-based:
-t = 0 ... T - 1 here are the paper's 1 ... T.
+Learned variance, cosine schedule, hybrid loss and importance-sampled steps: Nichol & Dhariwal 2021. v: Salimans & Ho
+2022. Guidance: Ho & Salimans 2022. Samplers: Song et al. 2021 (DDIM), Lu et al. 2022 (DPM-Solver++). The network is
+`nn.UNet`. Steps are 0-based: t = 0 ... T - 1 here are the paper's 1 ... T.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn import GroupNormSiLU, TimeEmbedding
-from ..ops import diffusion_mse, normal, p_sample, q_sample
+from ..nn import LossSecondMoment, UNet, check_labels
+from ..ops.bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
+from ..ops.diffusion import q_sample
+from ..ops.noise import normal
+from ..ops.reverse import ddim_step, dpm_solver_step, p_sample
 from ..schedule import DiffusionSchedule
 
 Prediction = Literal["eps", "v", "x0"]
 Schedule = Literal["linear", "cosine", "sigmoid"]
+Objective = Literal["simple", "hybrid", "vlb"]
+Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+StepSampling = Literal["uniform", "loss-second-moment"]
+Sampler = Literal["ddpm", "ddim", "dpm-solver"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,20 @@ class DDPMConfig:
     """T, the number of diffusion steps."""
     prediction: Prediction = "v"
     """What the network predicts."""
+    variance: Variance = "fixed_small"
+    """Variance of a reverse step: of the posterior, beta_t, or learned between the two."""
+    objective: Objective = "simple"
+    """Squared error of the prediction; the same + vb_weight * bound, which trains the learned variance; the bound."""
+    vb_weight: float = 0.001
+    """Weight lambda of the variational bound (bits/dim) in the hybrid objective."""
+    min_snr: float | None = None
+    """gamma of min-SNR weights of the squared error (Hang et al. 2023 take 5); None: weight 1."""
+    step_sampling: StepSampling = "uniform"
+    """How training draws t: uniformly, or in proportion to the last losses of each t, weighted to the same mean."""
+    classes: int = 0
+    """Classes to condition on; 0: none."""
+    label_dropout: float = 0.1
+    """Probability that training hides a label, for classifier-free guidance."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "blocks", "head_dim", "timesteps"):
@@ -56,179 +77,223 @@ class DDPMConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: got {self.dropout}, want 0 <= dropout < 1")
-        for name, choices in (("schedule", get_args(Schedule)), ("prediction", get_args(Prediction))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {', '.join(choices)}")
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {known}")
+        learned = self.variance == "learned_range"
+        if self.objective != "vlb" and learned != (self.objective == "hybrid"):
+            want = "hybrid or vlb, which train it" if learned else "simple or vlb: hybrid is for a learned variance"
+            raise ValueError(f"objective: got {self.objective} with variance {self.variance}, want {want}")
+        if not self.vb_weight > 0:
+            raise ValueError(f"vb_weight: got {self.vb_weight}, want a number > 0")
+        if self.min_snr is not None and not (self.min_snr > 0 and self.objective != "vlb"):
+            raise ValueError(f"min_snr: got {self.min_snr} with objective {self.objective}, want > 0, and not vlb")
+        if self.classes < 0:
+            raise ValueError(f"classes: got {self.classes}, want an integer >= 0")
+        if not 0.0 <= self.label_dropout <= 1.0:
+            raise ValueError(f"label_dropout: got {self.label_dropout}, want 0 <= label_dropout <= 1")
 
 
-# ---- The network: appendix B, with adaptive group normalization -----------------------------------------------------
+@dataclass(frozen=True)
+class VariationalBound:
+    """-log2 p(x) <= L_0 + ... + L_{T-1} + L_T of each image, bits/dim, float64 (Ho et al. 2020, equation 5)."""
 
+    terms: Tensor
+    """[N, T]: L_0 (the decoder's), then the divergences of the reverse steps 1 ... T - 1."""
+    prior: Tensor
+    """[N]: L_T, in which nothing is learned."""
 
-class ResidualBlock(nn.Module):
-    """x + conv(norm-silu(conv(norm-silu(x)), modulated by the time embedding)); starts as the identity."""
-
-    def __init__(self, c_in: int, c_out: int, c_time: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = GroupNormSiLU(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.time = nn.Linear(c_time, 2 * c_out)
-        self.norm2 = GroupNormSiLU(c_out)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = _zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
-        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # [N, c_in, H, W], [N, c_time]
-        scale, shift = self.time(time).chunk(2, dim=1)
-        h = self.conv1(self.norm1(x))
-        h = self.conv2(self.dropout(self.norm2(h, scale, shift)))
-        return self.skip(x) + h
-
-
-class SelfAttention(nn.Module):
-    """x + proj(attention over the H * W positions), heads of `head_dim` channels."""
-
-    def __init__(self, channels: int, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        self.norm = nn.GroupNorm(1, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = _zeroed(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        c, height, width = x.shape[1:]
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # [N, HW, C]
-        q, k, v = self.qkv(tokens).unflatten(2, (3, c // self.head_dim, self.head_dim)).permute(2, 0, 3, 1, 4)
-        # Not scaled_dot_product_attention: forward + backward of [64, 2, 49, 64] takes 17 ms with it in bf16 and 2.7 ms
-        # so, on one core; in fp32 the two are equal.
-        attention = torch.softmax(q @ (k * self.head_dim**-0.5).transpose(2, 3), dim=3)  # [N, heads, HW, HW]
-        h = self.proj((attention @ v).transpose(1, 2).flatten(2))  # [N, HW, C]
-        return x + h.transpose(1, 2).unflatten(2, (height, width))
-
-
-class UNet(nn.Module):
-    """Noisy image [N, C, H, W] and step t [N] to a prediction of the same shape; any H and W.
-
-    Resolution is halved by strided convolutions, rounding up (28, 14, 7, 4), and restored to the size of the skip
-    connection, so odd sizes need no padding. Attention works at the lowest resolution.
-    """
-
-    def __init__(self, config: DDPMConfig, image_channels: int) -> None:
-        super().__init__()
-        widths = [config.channels * m for m in config.multipliers]
-        c_time = 4 * config.channels
-        self.time = TimeEmbedding(config.channels, c_time, scale=1000 / config.timesteps)
-        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
-
-        def stage(c_in: int, c_out: int, attend: bool) -> nn.ModuleDict:
-            stage = nn.ModuleDict({"residual": ResidualBlock(c_in, c_out, c_time, config.dropout)})
-            if attend:
-                stage["attention"] = SelfAttention(c_out, config.head_dim)
-            return stage
-
-        lowest = len(widths) - 1
-        c, skips = widths[0], [widths[0]]
-        self.down = nn.ModuleList()
-        self.downsample = nn.ModuleList()
-        for level, width in enumerate(widths):
-            self.down.append(nn.ModuleList())
-            for _ in range(config.blocks):
-                self.down[level].append(stage(c, width, level == lowest))
-                c = width
-                skips.append(c)
-            if level < lowest:
-                self.downsample.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
-                skips.append(c)
-
-        self.middle = nn.ModuleList([stage(c, c, True), stage(c, c, False)])
-
-        self.up = nn.ModuleList()
-        self.upsample = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            self.up.append(nn.ModuleList())
-            for _ in range(config.blocks + 1):
-                self.up[-1].append(stage(c + skips.pop(), width, level == lowest))
-                c = width
-            if level > 0:
-                self.upsample.append(nn.Conv2d(c, c, 3, padding=1))
-
-        self.norm = GroupNormSiLU(c)
-        self.head = _zeroed(nn.Conv2d(c, image_channels, 3, padding=1))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = F.silu(self.time(t))  # [N, 4 channels]
-        h = self.stem(x)
-        skips = [h]
-        for level, stages in enumerate(self.down):
-            for stage in stages:
-                h = _apply(stage, h, time)
-                skips.append(h)
-            if level < len(self.downsample):
-                h = self.downsample[level](h)
-                skips.append(h)
-        for stage in self.middle:
-            h = _apply(stage, h, time)
-        for level, stages in enumerate(self.up):
-            for stage in stages:
-                h = _apply(stage, torch.cat([h, skips.pop()], dim=1), time)
-            if level < len(self.upsample):
-                h = self.upsample[level](F.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
-        return self.head(self.norm(h))
-
-
-def _apply(stage: nn.ModuleDict, h: Tensor, time: Tensor) -> Tensor:
-    h = stage["residual"](h, time)
-    return stage["attention"](h) if "attention" in stage else h
-
-
-def _zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-# ---- The model: algorithm 1 (training) and algorithm 2 (sampling) ---------------------------------------------------
+    @property
+    def total(self) -> Tensor:
+        """The bound, [N]."""
+        return self.terms.sum(1) + self.prior
 
 
 class DDPM(nn.Module):
-    """A UNet with its diffusion: `loss` for training, `sample` for ancestral sampling."""
+    """A UNet with its diffusion: `loss` for training, `bits_per_dim` to measure, `sample` to draw."""
 
     def __init__(self, config: DDPMConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.config = config
         self.image_shape = tuple(image_shape)
         self.schedule = getattr(DiffusionSchedule, config.schedule)(config.timesteps)
-        self.unet = UNet(config, self.image_shape[0])
+        c_out = self.image_shape[0] * (2 if config.variance == "learned_range" else 1)
+        names = ("channels", "multipliers", "blocks", "head_dim", "dropout", "classes")
+        settings = {name: getattr(config, name) for name in names}
+        self.unet = UNet(self.image_shape[0], c_out, time_scale=1000 / config.timesteps, **settings)
+        by_loss = config.step_sampling == "loss-second-moment"
+        self.step_sampler = LossSecondMoment(config.timesteps) if by_loss else None
+        weights = None if config.min_snr is None else self.schedule.min_snr_weights(config.prediction, config.min_snr)
+        self.register_buffer("mse_weights", weights, persistent=False)  # [T]
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.unet(x_t, t)
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.unet(x_t, t, labels)
 
-    def loss(self, x0: Tensor, *, seed: int) -> Tensor:
-        """L_simple (equation 14): mean of (target - network(x_t, t))^2 over batch and pixels, t uniform.
+    # ---- Training: algorithm 1 --------------------------------------------------------------------------------------
 
-        `x0` float32 [N, C, H, W] in [-1, 1]. Both t and the noise of the batch are functions of `seed`.
+    def loss(self, x0: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
+        """The objective on a batch, a scalar: the mean over images of one of these at a random t.
+
+        - simple (equation 14): mean of (target - network(x_t, t))^2 over pixels, with min-SNR weights if asked for;
+        - hybrid (Nichol & Dhariwal 2021, equation 16): simple + vb_weight T L_t, where L_t trains the variance alone;
+        - vlb: T L_t + L_T, an estimate without bias of the variational bound in bits/dim.
+
+        Args:
+            x0: float32 [N, C, H, W] in [-1, 1].
+            seed: t, the noise and which labels are hidden are functions of it.
+            step: of the optimizer; not used.
+            labels: int64 [N] in [0, classes); only a model with classes reads them.
+
+        In training mode, importance sampling of t keeps the losses it sees, in buffers.
+
+        Raises:
+            TypeError, ValueError: a model with classes got no labels, or some that do not fit.
         """
+        n, device = x0.shape[0], x0.device
         generator = torch.Generator().manual_seed(seed)
-        t = torch.randint(self.schedule.steps, (x0.shape[0],), generator=generator).to(x0.device)
-        model_out = self.unet(q_sample(x0, t, self.schedule, seed=seed), t).float()
-        return diffusion_mse(model_out, x0, t, self.schedule, seed=seed, prediction=self.config.prediction).mean()
+        if self.step_sampler is None:
+            t = torch.randint(self.schedule.steps, (n,), generator=generator).to(device)
+        else:
+            t, weight = self.step_sampler.draw(n, generator)
+        if self.config.classes:
+            if labels is None:
+                raise ValueError(f"labels: got None, want one of {self.config.classes} classes for each image")
+            check_labels(labels, n, self.config.classes)
+            hidden = torch.rand(n, generator=generator).to(device) < self.config.label_dropout
+            labels = labels.masked_fill(hidden, self.config.classes)
+        x_t = q_sample(x0, t, self.schedule, seed=seed)
+        losses = self._losses(self(x_t, t, labels).to(x_t.dtype), x0, x_t, t, seed)
+        if self.step_sampler is not None:
+            if self.training:
+                self.step_sampler.update(t, losses.detach())
+            losses = weight.to(losses.dtype) * losses
+        prior = prior_bound(x0, self.schedule).mean() if self.config.objective == "vlb" else 0.0
+        return losses.mean() + prior
+
+    def _losses(self, model_out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, seed: int) -> Tensor:
+        """The objective of each image, [N], without what does not depend on the model."""
+        config, s = self.config, self.schedule
+        if config.objective == "vlb":
+            how = {"prediction": config.prediction, "variance": config.variance}
+            return s.steps * vb_terms(model_out, x0, x_t, t, s, **how)
+        weight = None if self.mse_weights is None else self.mse_weights[t]
+        how = {"seed": seed, "prediction": config.prediction, "weight": weight}
+        if config.objective == "simple":
+            return diffusion_mse(model_out, x0, t, s, **how)
+        mse, vb = hybrid_terms(model_out, x0, t, s, **how)
+        return mse + config.vb_weight * s.steps * vb
+
+    # ---- The variational bound: equation 5 --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def bits_per_dim(
+        self,
+        x0: Tensor,
+        *,
+        seed: int,
+        first: int = 0,
+        labels: Tensor | None = None,
+        clip: float | None = 1.0,
+        batch_size: int = 256,
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    ) -> VariationalBound:
+        """Every term of the variational bound of images with 256 levels, at one noise for each image and step.
+
+        Args:
+            x0: float32 [N, C, H, W], levels 0..255 as x / 127.5 - 1.
+            seed, first: the noise is a function of seed, the image's number (first ... first + N - 1) and the step.
+            labels: int64 [N]; None: the model without classes, or of no class.
+            clip: the predicted x_0 is clamped to [-clip, clip], as in `sample`; None: as in `loss`.
+            batch_size: images at a time in the network.
+            progress: wraps the iterable of batches.
+
+        Raises:
+            TypeError, ValueError: labels that do not fit; batch_size < 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, want an integer >= 1")
+        if labels is not None:
+            check_labels(labels, x0.shape[0], self.config.classes)
+        steps, dims = self.schedule.steps, x0[:1].numel()
+        pairs = torch.arange(x0.shape[0] * steps, device=x0.device)  # (image, step), steps fastest
+        how = {"prediction": self.config.prediction, "variance": self.config.variance, "clip": clip}
+        terms = torch.empty(len(pairs), dtype=torch.float64, device=x0.device)
+        for begin in progress(range(0, len(pairs), batch_size)):
+            batch = pairs[begin : begin + batch_size]
+            image, t = batch // steps, batch % steps
+            x = x0[image]
+            x_t = q_sample(x, t, self.schedule, seed=seed, offset=(first * steps + begin) * dims)
+            model_out = self(x_t, t, None if labels is None else labels[image]).to(x_t.dtype)
+            terms[begin : begin + batch_size] = vb_terms(model_out, x, x_t, t, self.schedule, **how)
+        return VariationalBound(terms.reshape(-1, steps), prior_bound(x0, self.schedule).double())
+
+    # ---- Sampling: algorithm 2 and its successors -------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, seed: int, first: int = 0, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+        self,
+        n: int,
+        *,
+        seed: int,
+        first: int = 0,
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+        sampler: Sampler = "ddpm",
+        steps: int | None = None,
+        eta: float = 0.0,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
-        """Ancestral sampling (algorithm 2): images `first` ... `first + n - 1` of the stream `seed`.
+        """Images `first` ... `first + n - 1` of the stream `seed`, float32 [n, C, H, W] in [-1, 1].
 
-        Returns float32 [n, C, H, W] in [-1, 1]. The noise of an image depends on `seed`, its number and the step, not
-        on `n`. `progress` wraps the iterable of steps.
+        The noise of an image depends on `seed`, its number and the step, not on `n`. x_0 is clamped to [-1, 1].
+
+        Args:
+            progress: wraps the iterable of steps.
+            sampler: ancestral, "ddim" or "dpm-solver": DPM-Solver++(2M).
+            steps: this many, evenly spaced, of the T steps; None: all.
+            eta: noise of DDIM, 0: none, 1: as much as "ddpm" with "fixed_small".
+            labels: int64 [n], the classes to draw; None: the model without classes, or of no class.
+            guidance: w of out = out(no class) + w (out(class) - out(no class)), for the prediction (1 + w of Ho &
+                Salimans 2022, equation 6); the variance is that of the class. 0 and 1 run the network once a step.
+
+        Raises:
+            TypeError, ValueError: an unknown sampler, steps outside [1, T], eta of another sampler than "ddim",
+                labels that do not fit, guidance without labels.
         """
+        if sampler not in get_args(Sampler):
+            raise ValueError(f"sampler: unknown sampler {sampler!r}, want one of {', '.join(get_args(Sampler))}")
+        if eta != 0 and sampler != "ddim":
+            raise ValueError(f"eta: got {eta} with sampler {sampler}, want 0: only ddim has it")
+        if labels is not None:
+            check_labels(labels, n, self.config.classes)
+        elif guidance != 1:
+            raise ValueError(f"guidance: got {guidance} without labels, want labels to guide to")
+        s = self.schedule if steps is None else self.schedule.respaced(steps)
+        trained = s.timesteps.tolist()
         shape = (n, *self.image_shape)
         device = next(self.parameters()).device
         begin = first * self.image_shape[0] * self.image_shape[1] * self.image_shape[2]
-        x = normal(shape, seed, offset=begin, device=device)
-        for t in progress(range(self.schedule.steps - 1, -1, -1)):
-            model_out = self.unet(x, torch.full((n,), t, device=device)).float()
+        x, x0 = normal(shape, seed, offset=begin, device=device), None
+        how = {"prediction": self.config.prediction, "clip": 1.0}
+        for t in progress(range(s.steps - 1, -1, -1)):
+            model_out = self._guided(x, torch.full((n,), trained[t], device=device), labels, guidance)
             # One stretch of 2^40 numbers of the stream `seed` for each step; x_T took the first one.
-            stretch = ((t + 1) << 40) + begin
-            how = {"prediction": self.config.prediction, "clip": 1.0, "seed": seed, "offset": stretch}
-            x = p_sample(model_out, x, t, self.schedule, **how)
+            noise = {"seed": seed, "offset": ((t + 1) << 40) + begin}
+            if sampler == "ddpm":
+                x = p_sample(model_out, x, t, s, variance=self.config.variance, **how, **noise)
+            elif sampler == "ddim":
+                x = ddim_step(model_out, x, t, t - 1, s, eta=eta, **how, **(noise if eta else {}))
+            else:
+                last = {} if x0 is None else {"x0_last": x0, "t_last": t + 1}
+                x, x0 = dpm_solver_step(model_out, x, t, t - 1, s, **how, **last)
         return x
+
+    def _guided(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
+        if labels is None or guidance in (0, 1):
+            return self(x, t, labels if guidance else None).to(x.dtype)
+        both = torch.cat([labels, torch.full_like(labels, self.config.classes)])
+        of_class, of_none = self(x.repeat(2, 1, 1, 1), t.repeat(2), both).to(x.dtype).chunk(2)
+        c = x.shape[1]
+        prediction = of_none[:, :c] + guidance * (of_class[:, :c] - of_none[:, :c])
+        return torch.cat([prediction, of_class[:, c:]], dim=1)

@@ -1,6 +1,8 @@
 """Modules that the models share."""
 
 from .group_norm_silu import GroupNormSiLU
+from .loss_second_moment import LossSecondMoment
 from .time_embedding import TimeEmbedding, sinusoidal_embedding
+from .unet import UNet, check_labels
 
-__all__ = ["GroupNormSiLU", "TimeEmbedding", "sinusoidal_embedding"]
+__all__ = ["GroupNormSiLU", "LossSecondMoment", "TimeEmbedding", "UNet", "check_labels", "sinusoidal_embedding"]
