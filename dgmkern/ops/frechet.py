@@ -8,6 +8,7 @@ from .. import _library, reference
 from .._library import below_autograd, call
 from ..reference.linalg import EPS
 from ._arguments import check_alike
+from ._covariances import FactorOf, factor_op
 from ._matrices import (
     check_features,
     check_finite,
@@ -16,29 +17,10 @@ from ._matrices import (
     checked_gaussian,
     like,
     rounding_of,
-    symmetric,
 )
 
 _ref = reference.frechet
 _OPS = torch.ops.dgmkern
-
-
-_trace_op = _library.define(
-    "trace_sqrtm_product(Tensor s1, Tensor s2, float rounding) -> Tensor",
-    _ref.trace_sqrtm_product,
-    lambda s1, s2, rounding: s1.new_empty(s1.shape[:-2]),
-)
-_bounded_op = _library.define(
-    "trace_sqrtm_product_bounded(Tensor s1, Tensor s2, float rounding) -> (Tensor, Tensor)",
-    _ref.trace_sqrtm_product_bounded,
-    lambda s1, s2, rounding: (s1.new_empty(s1.shape[:-2]), s1.new_empty(s1.shape[:-2])),
-)
-_nearest_op = _library.define("nearest_psd(Tensor s, str name, float rounding) -> Tensor", _ref.nearest_psd, like)
-_trace_backward_op = _library.define(
-    "trace_sqrtm_product_backward(Tensor grad, Tensor s1, Tensor s2, float rounding) -> (Tensor, Tensor)",
-    _ref.trace_sqrtm_product_backward,
-    lambda grad, s1, s2, rounding: (like(s1), like(s1)),
-)
 
 
 def _feature_trace(a1: Tensor, a2: Tensor) -> Tensor:
@@ -63,58 +45,6 @@ _feature_trace_backward_op = _library.define(
     _feature_trace_backward,
     lambda grad, a1, a2: (like(a1), like(a2)),
 )
-_factor_op = _library.define("covariance_factor(Tensor sigma, float rounding) -> Tensor", _ref.covariance_factor, like)
-
-
-class _Trace(Function):
-    @staticmethod
-    def forward(ctx, s1, s2, rounding):
-        ctx.save_for_backward(s1, s2)
-        ctx.rounding = rounding
-        return below_autograd(_trace_op, s1, s2, rounding)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return *_OPS.trace_sqrtm_product_backward(cotangent, *ctx.saved_tensors, ctx.rounding), None
-
-
-class _Bounded(Function):
-    @staticmethod
-    def forward(ctx, s1, s2, rounding):
-        ctx.save_for_backward(s1, s2)
-        ctx.rounding = rounding
-        trace, bound = below_autograd(_bounded_op, s1, s2, rounding)
-        ctx.mark_non_differentiable(bound)
-        return trace, bound
-
-    @staticmethod
-    def backward(ctx, cotangent, _):
-        return _Trace.backward(ctx, cotangent)
-
-
-class _Nearest(Function):
-    """Rounding errors are taken from a matrix: that is no part of its derivative."""
-
-    @staticmethod
-    def forward(ctx, s, name, rounding):
-        return below_autograd(_nearest_op, s, name, rounding)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return cotangent, None, None
-
-
-class _TraceBackward(Function):
-    """Its derivatives by way of square roots: S2^(1/2) (S2^(1/2) S1 S2^(1/2))^(-1/2) S2^(1/2) / 2."""
-
-    @staticmethod
-    def forward(ctx, grad, s1, s2, rounding):
-        ctx.save_for_backward(grad, s1, s2)
-        return below_autograd(_trace_backward_op, grad, s1, s2, rounding)
-
-    @staticmethod
-    def backward(ctx, *cotangents):
-        return *_library.vjp(_means, ctx.saved_tensors, [0, 1, 2], cotangents), None
 
 
 class _FeatureTrace(Function):
@@ -144,36 +74,7 @@ def _feature_grads(grad: Tensor, a1: Tensor, a2: Tensor) -> tuple[Tensor, Tensor
     return q @ a2, q.mT @ a1
 
 
-class _Constant(Function):
-    @staticmethod
-    def forward(ctx, sigma, rounding):
-        return below_autograd(_factor_op, sigma, rounding)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        raise NotImplementedError("covariance_factor: a factor has no derivative; give `sigma.detach()`")
-
-
-def _means(grad: Tensor, s1: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
-    half = (grad / 2)[..., None, None]
-    return half * _mean(s1, s2), half * _mean(s2, s1)
-
-
-def _mean(s1: Tensor, s2: Tensor) -> Tensor:
-    """S1^-1 # S2."""
-    root = _OPS.sqrtm(s2, 1.0)[0]
-    return root @ _OPS.inverse_root(*_OPS.sqrtm(symmetric(root @ s1 @ root), 1.0)) @ root
-
-
-for _op, _function in (
-    (_trace_op, _Trace),
-    (_bounded_op, _Bounded),
-    (_nearest_op, _Nearest),
-    (_trace_backward_op, _TraceBackward),
-    (_feature_trace_op, _FeatureTrace),
-    (_feature_trace_backward_op, _FeatureTraceBackward),
-    (_factor_op, _Constant),
-):
+for _op, _function in ((_feature_trace_op, _FeatureTrace), (_feature_trace_backward_op, _FeatureTraceBackward)):
     _library.register_autograd(_op, _function)
 
 
@@ -268,7 +169,7 @@ def covariance_factor(sigma: Tensor) -> Tensor:
     check_square("sigma", sigma)
     if sigma.dim() != 2:
         raise ValueError(f"sigma: expected one matrix [D, D], got {tuple(sigma.shape)}")
-    factor = call(_factor_op, _Constant, sigma.double(), rounding_of(sigma))
+    factor = call(factor_op, FactorOf, sigma.double(), rounding_of(sigma))
     return factor if sigma.is_cuda else factor[(factor != 0).any(1)]
 
 
