@@ -7,7 +7,15 @@ from .feature_stats import FeatureStats
 from .frechet_distance import FrechetDistance, FrechetDistanceResult, frechet_distance
 from .inception_score import InceptionScore, InceptionScoreResult, inception_score
 from .kernel_distance import KernelDistance, KernelDistanceResult, kernel_distance
-from .latent import ActiveUnits, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
+from .latent import (
+    ActiveUnits,
+    ImportanceWeightedNLL,
+    MutualInformation,
+    active_units,
+    bits_per_dim,
+    importance_weighted_nll,
+    mutual_information,
+)
 from .mode_coverage import ClassCoverageResult, ModeCoverage, ModeCoverageResult, class_coverage
 from .precision_recall import PrecisionRecall, PrecisionRecallResult, precision_recall
 
@@ -24,6 +32,7 @@ __all__ = [
     "KernelDistanceResult",
     "ModeCoverage",
     "ModeCoverageResult",
+    "MutualInformation",
     "PrecisionRecall",
     "PrecisionRecallResult",
     "active_units",
@@ -33,5 +42,6 @@ __all__ = [
     "importance_weighted_nll",
     "inception_score",
     "kernel_distance",
+    "mutual_information",
     "precision_recall",
 ]
