@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..metrics import ImportanceWeightedNLL
+from ..metrics._features import check_count
 from ..nn import GroupNormSiLU
 from ..ops import (
     bernoulli_nll,
@@ -39,10 +40,9 @@ class VAEConfig:
     network: Literal["mlp", "conv"] = "mlp"
     """Fully connected networks, or convolutions with GroupNorm and SiLU."""
     encoder: tuple[int, ...] = (400,)
-    """Widths of the encoder's hidden layers, none for a linear one; for "conv" channels, each layer halving the
-    resolution."""
+    """Widths of the hidden layers, none for a linear encoder; for "conv" channels, each halving the resolution."""
     decoder: tuple[int, ...] = (400,)
-    """The same from the latent to the image; for "conv" each layer doubles the resolution."""
+    """The same from the latent to the image; for "conv" each doubles the resolution."""
     activation: Literal["relu", "silu", "tanh"] = "tanh"
     """Activation of the fully connected layers."""
     latent: int = 20
@@ -218,10 +218,8 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of `x` [N, C, H, W] in [-1, 1]."""
-        out = self.encoder(x).to(x.dtype)
-        if self.config.posterior_logvar is not None:
-            return Posterior(out, torch.full_like(out, self.config.posterior_logvar))
-        return Posterior(*out.chunk(2, dim=1))
+        out, fixed = self.encoder(x).to(x.dtype), self.config.posterior_logvar
+        return Posterior(*out.chunk(2, dim=1)) if fixed is None else Posterior(out, torch.full_like(out, fixed))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z), [N], of `x` [N, C, H, W] and `z` [N, D]; a density for "gaussian"."""
@@ -269,8 +267,11 @@ class VAE(nn.Module):
     def nll(self, x: Tensor, k: int, *, seed: int, batch: int = 64) -> Tensor:
         """-log p(x) of each datum by k importance samples, float64 [N], nats: from above, tighter with k.
 
-        The samples of a datum depend on `seed` and its number; `batch` data are decoded at a time.
+        The samples of a datum depend on `seed` and its number; `batch` data are decoded at a time. Raises TypeError or
+        ValueError unless k and batch are integers >= 1.
         """
+        check_count("k", k)
+        check_count("batch", batch)
         nlls = []
         for first in range(0, len(x), batch):
             stream = ImportanceWeightedNLL()
@@ -290,9 +291,9 @@ class VAE(nn.Module):
         Returns [n, C, H, W] in [-1, 1]. `progress` wraps the iterable of steps, of which there is one.
         """
         like = next(self.parameters())
+        offset, options = first * self.config.latent, {"dtype": like.dtype, "device": like.device}
         for _ in progress(range(1)):
-            offset = first * self.config.latent
-            z = normal((n, self.config.latent), seed, offset=offset, dtype=like.dtype, device=like.device)
+            z = normal((n, self.config.latent), seed, offset=offset, **options)
             out = self.decoder(z).to(like.dtype)
         if self.config.likelihood == "bernoulli":
             return 2 * out.sigmoid() - 1

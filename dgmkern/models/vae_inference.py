@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ..metrics._features import check_count
 from ..ops import gaussian_rsample, normal
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ def svi(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float = 0.05, q: Po
     """Stochastic variational inference: Adam on mu and logvar of each datum (Hoffman et al. 2013), from `q` on.
 
     Maximizes the ELBO with one fresh sample a step, the learning rate falling linearly to 0; the model stays as it is.
-    `q` is the encoder's by default. A fixed log-variance of the config stays fixed.
+    `q` is the encoder's by default. A fixed log-variance of the config stays fixed. TypeError or ValueError unless
+    `steps` is an integer >= 0.
     """
+    check_count("steps", steps, 0)
     with torch.no_grad():
         q = model.posterior(x) if q is None else q
     q = type(q)(*(p.detach().clone().contiguous() for p in q))
@@ -50,8 +53,10 @@ def svi(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float = 0.05, q: Po
 def amortization_gap(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float = 0.05, samples: int = 100) -> Tensor:
     """ELBO after `svi` less the ELBO of the encoder, [N], nats (Cremer et al. 2018): what sharing the encoder costs.
 
-    Both with the same `samples` samples of noise that `svi` did not see.
+    Both with the same `samples` samples of noise that `svi` did not see. TypeError or ValueError unless `samples` is an
+    integer >= 1 and `steps` one >= 0.
     """
+    check_count("samples", samples)
     refined = svi(model, x, seed=seed, steps=steps, lr=lr)
     gap = 0
     with torch.no_grad():
@@ -119,8 +124,15 @@ def hmc(
     Args:
         log_prob: [N, D] -> [N], differentiable; up to a constant. Rows do not mix.
         z: states to start from, [N, D]; not changed.
-        scale: like z, standard deviations of the target as far as known: `step_size` is in units of them.
+        scale: like z, standard deviations of the target as far as known: `step_size` is in units of them. Trajectories
+            of length pi take a Gaussian to its mirror image: keep step_size * leapfrog_steps away from that.
+
+    Raises:
+        TypeError, ValueError: steps or leapfrog_steps no integers >= 1, step_size not above 0, z not [N, D], or scale
+            of another shape.
     """
+    check_count("leapfrog_steps", leapfrog_steps)
+    _check_chain(z, steps, step_size, scale)
     scale = torch.ones_like(z) if scale is None else scale
     z, accepted = z.detach(), z.new_zeros(len(z))
     value, slope = _value_and_slope(log_prob, z, scale)
@@ -152,8 +164,9 @@ def langevin(
     """Unadjusted Langevin dynamics, [N, D]: z + step_size^2 / 2 scale^2 grad log_prob + step_size scale eps, repeated.
 
     Cheaper than `hmc` with one leapfrog step, and biased: of N(0, 1) the variance is 1 / (1 - step_size^2 / 4). The
-    arguments are those of `hmc`.
+    arguments and errors are those of `hmc`.
     """
+    _check_chain(z, steps, step_size, scale)
     scale = torch.ones_like(z) if scale is None else scale
     z = z.detach()
     for i in range(steps):
@@ -177,6 +190,16 @@ def hmc_loss(model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta:
         z = hmc(log_joint(model, x), start, seed=seed, steps=steps, **options).z
     of_decoder = -model.log_likelihood(x, z).mean()
     return (beta * terms.kl - terms.log_likelihood).mean() + (of_decoder - of_decoder.detach())
+
+
+def _check_chain(z: Tensor, steps: int, step_size: float, scale: Tensor | None) -> None:
+    check_count("steps", steps)
+    if not step_size > 0:
+        raise ValueError(f"step_size: expected a number > 0, got {step_size}")
+    if z.dim() != 2:
+        raise ValueError(f"z: expected [N, D], a chain a row, got the shape {tuple(z.shape)}")
+    if scale is not None and scale.shape != z.shape:
+        raise ValueError(f"scale: expected the shape {tuple(z.shape)} of z, got {tuple(scale.shape)}")
 
 
 def _value_and_slope(log_prob: Callable[[Tensor], Tensor], z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

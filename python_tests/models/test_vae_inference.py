@@ -239,3 +239,34 @@ def test_hmc_loss_teaches_the_encoder_the_bound_and_the_decoder_the_posterior():
         torch.testing.assert_close(a, b if name.startswith("encoder.") else c, rtol=1e-9, atol=1e-12, msg=name)
     assert (z - start).abs().max() > 0.1
     assert all(p.requires_grad for p in parameters)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps: expected at least 1, got 0"),
+        ({"leapfrog_steps": 0}, ValueError, "leapfrog_steps: expected at least 1, got 0"),
+        ({"steps": 1.0}, TypeError, "steps: expected an int, got float"),
+        ({"step_size": 0.0}, ValueError, "step_size: expected a number > 0, got 0.0"),
+        ({"step_size": math.nan}, ValueError, "step_size: expected a number > 0, got nan"),
+        ({"scale": torch.ones(3)}, ValueError, r"scale: expected the shape \(4, 3\) of z, got \(3,\)"),
+        ({"z": torch.zeros(4)}, ValueError, r"z: expected \[N, D\], a chain a row, got the shape \(4,\)"),
+    ],
+)
+def test_bad_arguments_of_a_chain_are_named(options, kind, message):
+    options = {"z": torch.zeros(4, 3), "steps": 2, "step_size": 0.1} | options
+    for run in (hmc, langevin):
+        if run is hmc or "leapfrog_steps" not in options:
+            with pytest.raises(kind, match=message):
+                run(lambda z: -z.square().sum(1), seed=0, **options)
+
+
+def test_bad_counts_of_variational_inference_are_named():
+    model, x, _, _ = linear_gaussian(orthogonal=True)
+    with pytest.raises(ValueError, match="steps: expected at least 0, got -1"):
+        svi(model, x, seed=0, steps=-1)
+    with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
+        amortization_gap(model, x, seed=0, steps=1, samples=0)
+    for options in ({"k": 0}, {"k": 1, "batch": 0}):
+        with pytest.raises(ValueError, match=": expected at least 1, got 0"):
+            model.nll(x, seed=0, **options)
