@@ -22,7 +22,7 @@ from dgmkern.models.vae import VAE, VAEConfig
 from perf import machine
 from perf.report import check_writable, table, write_json
 
-COLLAPSING = VAEConfig(encoder=(200,), decoder=(200, 200, 200, 200), latent=20)
+COLLAPSING = VAEConfig(encoder=(200,), decoder=(200, 200, 200), latent=20)
 IMAGE_SHAPE = (1, 28, 28)
 BATCH_SIZE, LR = 128, 1e-3
 NLL_IMAGES, NLL_SAMPLES = 500, 50
@@ -38,9 +38,9 @@ def cures(steps: int) -> dict[str, dict[str, Any]]:
         "free bits": {"free_bits": 0.5},
         "fixed variance": {"posterior_logvar": -3.0},
         "Skip-VAE": {"skip": True},
-        "IWAE, k = 10": {"samples": 10},
-        "semi-amortized": {"refinement": "semi_amortized", "refinement_steps": 5, "refinement_size": 0.05},
-        "HMC": {"refinement": "hmc", "refinement_steps": 2, "refinement_size": 0.1},
+        "IWAE, k = 5": {"samples": 5},
+        "semi-amortized": {"refinement": "semi_amortized", "refinement_steps": 2, "refinement_size": 0.02},
+        "HMC": {"refinement": "hmc", "refinement_steps": 1, "refinement_size": 0.1},
     }
 
 
@@ -106,7 +106,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file; the plot lies beside it")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=2000, help="test images for KL, information and active units")
     parser.add_argument("--threads", type=int, default=1)
@@ -115,16 +115,6 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     x, held_out = binarized("train"), binarized("test")
     held_out = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: options.held_out]]
-    results, rows = {}, []
-    for name, setting in cures(options.steps).items():
-        config = dataclasses.replace(COLLAPSING, **setting)
-        result = experiment(config, x, held_out, steps=options.steps, seed=options.seed)
-        results[name] = {**result, "setting": setting}
-        figures = (f"{result[key]:.2f}" for key in ("log_likelihood", "kl", "information", "nll"))
-        rows.append((name, *figures, str(result["active_units"])))
-        print(f"{name}: {result['seconds']} s", flush=True)
-    headers = ("cure", "log p(x|z)", "KL", "I(x; z)", f"NLL, k = {NLL_SAMPLES}", "active units")
-    print(table(headers, rows, left=1))
     setting = {
         "data": "mnist, threshold 127.5",
         "config": dataclasses.asdict(COLLAPSING),
@@ -132,9 +122,19 @@ def main() -> None:
         "nll": f"{NLL_SAMPLES} importance samples, {min(NLL_IMAGES, options.held_out)} test images",
         **{key: value for key, value in vars(options).items() if key != "out"},
     }
-    about = {"machine": machine.machine(), "versions": machine.versions()}
-    write_json(options.out, {**about, "setting": setting, "results": results})
-    plot(results, options.out.with_suffix(".png"))
+    document = {"machine": machine.machine(), "versions": machine.versions(), "setting": setting, "results": {}}
+    rows = []
+    for name, changed in cures(options.steps).items():
+        config = dataclasses.replace(COLLAPSING, **changed)
+        result = experiment(config, x, held_out, steps=options.steps, seed=options.seed)
+        document["results"][name] = {**result, "setting": changed}
+        write_json(options.out, document)  # after each: an interrupted run keeps what it has
+        plot(document["results"], options.out.with_suffix(".png"))
+        figures = (f"{result[key]:.2f}" for key in ("log_likelihood", "kl", "information", "nll"))
+        rows.append((name, *figures, str(result["active_units"])))
+        print(f"{name}: {result['seconds']} s", flush=True)
+    headers = ("cure", "log p(x|z)", "KL", "I(x; z)", f"NLL, k = {NLL_SAMPLES}", "active units")
+    print(table(headers, rows, left=1))
 
 
 if __name__ == "__main__":

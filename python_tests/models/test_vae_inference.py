@@ -6,37 +6,16 @@ import pytest
 import scipy.integrate
 import torch
 from torch.distributions import Normal, kl_divergence
+from usual_vae import linear_gaussian
 
 from dgmkern import normal
 from dgmkern.models.vae import VAE, Posterior, VAEConfig
 from dgmkern.models.vae_inference import amortization_gap, hmc, langevin, log_joint, svi
 
-SHAPE = (1, 3, 4)
-SIGMA2 = 0.2  # of the pixels
-CONFIG = VAEConfig(encoder=(), decoder=(), latent=2, likelihood="gaussian")
-
 
 @pytest.fixture(autouse=True)
 def one_thread(_reproducible):
     torch.set_num_threads(1)
-
-
-def linear_gaussian(*, orthogonal: bool, **settings) -> tuple[VAE, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """PPCA, fp64: a VAE with the decoder W z + b and an arbitrary encoder; data; mean [N, D] and covariance [D, D] of
-    p(z|x), which is diagonal for orthogonal loadings W."""
-    rng = np.random.default_rng(1)
-    loadings = rng.standard_normal((12, 2))
-    if orthogonal:
-        loadings = np.linalg.qr(loadings)[0] * np.array([1.2, 0.6])
-    x = torch.from_numpy(rng.standard_normal((40, 2)) @ loadings.T + math.sqrt(SIGMA2) * rng.standard_normal((40, 12)))
-    model = VAE(dataclasses.replace(CONFIG, **settings), SHAPE).double()
-    with torch.no_grad():
-        model.decoder.layers[0].weight.copy_(torch.from_numpy(loadings))
-        model.decoder.layers[0].bias.zero_()
-        model.logvar.fill_(math.log(SIGMA2))
-    covariance = torch.from_numpy(np.linalg.inv(loadings.T @ loadings / SIGMA2 + np.eye(2)))
-    mean = x @ torch.from_numpy(loadings) / SIGMA2 @ covariance
-    return model, x.reshape(-1, *SHAPE), mean, covariance
 
 
 def kl_from_posterior(q: Posterior, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
@@ -46,7 +25,7 @@ def kl_from_posterior(q: Posterior, mean: torch.Tensor, covariance: torch.Tensor
 
 
 def test_svi_finds_the_exact_posterior_of_a_linear_gaussian_model():
-    model, x, mean, covariance = linear_gaussian(orthogonal=True)
+    model, x, _, mean, covariance = linear_gaussian(orthogonal=True)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     q = svi(model, x, seed=0, steps=1500)
     assert kl_from_posterior(model.posterior(x), mean, covariance).mean() > 1
@@ -58,7 +37,7 @@ def test_svi_finds_the_exact_posterior_of_a_linear_gaussian_model():
 
 
 def test_svi_raises_the_bound_and_stays_at_the_optimum():
-    model, x, mean, covariance = linear_gaussian(orthogonal=True)
+    model, x, _, mean, covariance = linear_gaussian(orthogonal=True)
     gaps = [kl_from_posterior(svi(model, x, seed=1, steps=n), mean, covariance).mean() for n in (0, 20, 80, 400)]
     assert gaps == sorted(gaps, reverse=True)
     exact = Posterior(mean, covariance.diagonal().log().expand_as(mean))
@@ -66,20 +45,20 @@ def test_svi_raises_the_bound_and_stays_at_the_optimum():
 
 
 def test_svi_of_a_datum_does_not_depend_on_its_neighbours():
-    model, x, _, _ = linear_gaussian(orthogonal=False)
+    model, x, *_ = linear_gaussian(orthogonal=False)
     every, first = svi(model, x, seed=1, steps=30), svi(model, x[:5], seed=1, steps=30)
     assert (every.mu[:5] - first.mu).abs().max() < 1e-12
 
 
 def test_svi_leaves_a_fixed_variance_as_it_is():
-    model, x, mean, _ = linear_gaussian(orthogonal=True, posterior_logvar=-2.0)
+    model, x, _, mean, _ = linear_gaussian(orthogonal=True, posterior_logvar=-2.0)
     q = svi(model, x, seed=0, steps=1000)
     assert (q.logvar == -2).all()
     assert (q.mu - mean).abs().max() < 0.1
 
 
 def test_amortization_gap_is_the_kl_from_the_posterior_that_svi_removes():
-    model, x, mean, covariance = linear_gaussian(orthogonal=True)
+    model, x, _, mean, covariance = linear_gaussian(orthogonal=True)
     gap = amortization_gap(model, x, seed=3, steps=1000, samples=400)
     want = kl_from_posterior(model.posterior(x), mean, covariance)
     # the error of a mean of 400 samples of log p(x|z), whose spread is that of a few nats
@@ -94,7 +73,7 @@ def test_semi_amortized_gradient_is_that_of_finite_differences(likelihood):
     config = VAEConfig(
         encoder=(6,), decoder=(5,), latent=2, likelihood=likelihood, refinement="semi_amortized", refinement_size=0.02
     )
-    model, x = VAE(config, SHAPE).double(), 0.5 * torch.randn(4, *SHAPE, dtype=torch.float64)
+    model, x = VAE(config, (1, 3, 4)).double(), 0.5 * torch.randn(4, 1, 3, 4, dtype=torch.float64)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(model.loss(x, seed=0), parameters)
     direction = [torch.randn_like(p) for p in parameters]
@@ -110,7 +89,7 @@ def test_semi_amortized_gradient_is_that_of_finite_differences(likelihood):
 
 
 def test_more_semi_amortized_steps_come_nearer_to_the_likelihood():
-    model, x, _, _ = linear_gaussian(orthogonal=True, refinement="semi_amortized", refinement_size=0.05)
+    model, x, *_ = linear_gaussian(orthogonal=True, refinement="semi_amortized", refinement_size=0.05)
     losses = []
     for n in (1, 3, 10):
         model.config = dataclasses.replace(model.config, refinement_steps=n)
@@ -211,7 +190,7 @@ def test_chains_are_functions_of_their_seed_and_leave_their_start_alone():
 
 
 def test_chains_on_log_joint_sample_the_posterior_of_a_linear_gaussian_model():
-    model, x, mean, covariance = linear_gaussian(orthogonal=False)
+    model, x, _, mean, covariance = linear_gaussian(orthogonal=False)
     repeated = x[:4].repeat_interleave(2000, 0)
     start = torch.zeros(8000, 2, dtype=torch.float64)
     scale = covariance.diagonal().sqrt().expand_as(start)
@@ -223,7 +202,7 @@ def test_chains_on_log_joint_sample_the_posterior_of_a_linear_gaussian_model():
 def test_hmc_loss_teaches_the_encoder_the_bound_and_the_decoder_the_posterior():
     torch.manual_seed(2)
     config = VAEConfig(encoder=(8,), decoder=(8,), latent=2, likelihood="gaussian", refinement="hmc")
-    model, x = VAE(config, SHAPE).double(), torch.randn(5, *SHAPE, dtype=torch.float64)
+    model, x = VAE(config, (1, 3, 4)).double(), torch.randn(5, 1, 3, 4, dtype=torch.float64)
     names, parameters = zip(*model.named_parameters(), strict=True)
     loss = model.loss(x, seed=4)
     got = torch.autograd.grad(loss, parameters)
@@ -262,7 +241,7 @@ def test_bad_arguments_of_a_chain_are_named(options, kind, message):
 
 
 def test_bad_counts_of_variational_inference_are_named():
-    model, x, _, _ = linear_gaussian(orthogonal=True)
+    model, x, *_ = linear_gaussian(orthogonal=True)
     with pytest.raises(ValueError, match="steps: expected at least 0, got -1"):
         svi(model, x, seed=0, steps=-1)
     with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
