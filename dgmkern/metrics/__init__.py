@@ -9,7 +9,15 @@ from .frechet_distance import FrechetDistance, FrechetDistanceResult, frechet_di
 from .frechet_infinity import FrechetInfinityResult, frechet_distance_infinity
 from .inception_score import InceptionScore, InceptionScoreResult, inception_score
 from .kernel_distance import KernelDistance, KernelDistanceResult, kernel_distance
-from .latent import ActiveUnits, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
+from .latent import (
+    ActiveUnits,
+    ImportanceWeightedNLL,
+    MutualInformation,
+    active_units,
+    bits_per_dim,
+    importance_weighted_nll,
+    mutual_information,
+)
 from .mode_coverage import ClassCoverageResult, ModeCoverage, ModeCoverageResult, class_coverage
 from .precision_recall import PrecisionRecall, PrecisionRecallResult, precision_recall
 
@@ -27,6 +35,7 @@ __all__ = [
     "KernelDistanceResult",
     "ModeCoverage",
     "ModeCoverageResult",
+    "MutualInformation",
     "PrecisionRecall",
     "PrecisionRecallResult",
     "active_units",
@@ -38,5 +47,6 @@ __all__ = [
     "importance_weighted_nll",
     "inception_score",
     "kernel_distance",
+    "mutual_information",
     "precision_recall",
 ]

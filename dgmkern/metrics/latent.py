@@ -1,4 +1,4 @@
-"""Of latent variable models: units in use, the importance-weighted likelihood, bits per dimension."""
+"""Of latent variable models: units in use, mutual information, the importance-weighted likelihood, bits/dim."""
 
 import math
 from typing import NamedTuple, TypeVar
@@ -6,11 +6,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..ops._arguments import check_floating
+from ..ops import gaussian_kl, gaussian_rsample
+from ..ops._arguments import check_alike, check_floating
 from ._features import check_count, check_finite
 from .feature_stats import FeatureStats
 
 Nats = TypeVar("Nats", float, Tensor)
+_ROWS = 16  # samples whose density under every posterior is in memory at a time
 
 
 class ActiveUnits(NamedTuple):
@@ -41,6 +43,52 @@ def active_units(means: Tensor | FeatureStats, threshold: float = 0.01) -> Activ
         means = means.detach().flatten(1).double()
         variances = (means - means[0]).var(0)  # of means far from 0, torch's one pass loses digits
     return ActiveUnits(int((variances > threshold).sum()), variances)
+
+
+class MutualInformation(NamedTuple):
+    """The rate of an encoder in two, nats: mean `kl` of q(z|x) from N(0, I) = `information` + `marginal_kl`.
+
+    `information` is I_q(x; z) between the data and their latents; `marginal_kl` is KL(q(z) || N(0, I)).
+    """
+
+    information: float
+    kl: float
+    marginal_kl: float
+
+
+def mutual_information(mu: Tensor, logvar: Tensor, *, seed: int = 0) -> MutualInformation:
+    """I_q(x; z) = E_x E_q(z|x) [log q(z|x) - log q(z)], q(z) = 1/N sum_n q(z|x_n) (Hoffman & Johnson 2016).
+
+    Estimated with one sample of each datum, in fp64, in N^2 D operations: the mean of N values, each at most log N. 0
+    after posterior collapse. The KL is the closed form, so that `marginal_kl` may be below 0 by the error.
+
+    Args:
+        mu, logvar: q(z|x) = N(mu, e^logvar) of a data set, [N, ...], floating, alike; take more than a few hundred.
+        seed: of the samples.
+
+    Raises:
+        TypeError, ValueError: not finite, alike and of at least 1 datum.
+    """
+    check_floating("mu", mu)
+    check_alike("logvar", logvar, "mu", mu)
+    if mu.dim() < 2 or mu.shape[0] == 0:
+        raise ValueError(f"mu: expected [N, ...] of at least 1 datum, got the shape {tuple(mu.shape)}")
+    check_finite("mu", mu)
+    check_finite("logvar", logvar)
+    mu, logvar = (p.detach().flatten(1).double() for p in (mu, logvar))
+    z = gaussian_rsample(mu, logvar, seed=seed)
+    kl = gaussian_kl(mu, logvar, reduction="sample").mean().item()
+    own = _log_density(z, mu, logvar)  # but for D/2 log 2 pi, [N]
+    information = 0.0
+    for rows, log_q in zip(z.split(_ROWS), own.split(_ROWS), strict=True):
+        of_all = _log_density(rows[:, None], mu, logvar)  # [rows, N]
+        information += (log_q - of_all.logsumexp(1) + math.log(len(mu))).sum().item()
+    information /= len(mu)
+    return MutualInformation(information, kl, kl - information)
+
+
+def _log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return -((z - mu).square() * torch.exp(-logvar) + logvar).sum(-1) / 2
 
 
 class ImportanceWeightedNLL:

@@ -2,9 +2,18 @@ import math
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.stats
 import torch
 
-from dgmkern.metrics import FeatureStats, ImportanceWeightedNLL, active_units, bits_per_dim, importance_weighted_nll
+from dgmkern.metrics import (
+    FeatureStats,
+    ImportanceWeightedNLL,
+    active_units,
+    bits_per_dim,
+    importance_weighted_nll,
+    mutual_information,
+)
 
 
 def by_numpy(log_weights) -> np.ndarray:
@@ -73,6 +82,54 @@ def test_active_units_against_numpy():
     assert active_units(torch.from_numpy(means).reshape(-1, 2, 3)).count == 3
 
 
+def test_mutual_information_of_posteriors_that_are_all_alike_is_0():
+    mu, logvar = torch.tensor([[0.3, -1.0]]).expand(50, 2), torch.tensor([[0.2, -3.0]]).expand(50, 2)
+    result = mutual_information(mu, logvar)
+    variances = np.exp([0.2, -3.0])
+    kl = (np.array([0.09, 1.0]) + variances - 1 - np.log(variances)).sum() / 2
+    assert result.information == pytest.approx(0, abs=1e-13)
+    assert result.kl == pytest.approx(kl, rel=1e-6)
+    assert result.marginal_kl == pytest.approx(kl, rel=1e-6)
+
+
+def test_mutual_information_of_posteriors_far_apart_is_log_n():
+    mu = 100 * torch.arange(60, dtype=torch.float64)[:, None]
+    result = mutual_information(mu, torch.zeros_like(mu))
+    assert result.information == pytest.approx(math.log(60), rel=1e-14)
+    assert result.information + result.marginal_kl == pytest.approx(result.kl, rel=1e-14)
+
+
+def test_mutual_information_by_quadrature():
+    # three posteriors, a thousand times each: the same q(z), and as many samples
+    means, deviations = np.array([-1.0, 0.5, 1.0]), np.array([0.5, 1.2, 0.3])
+
+    def density(z):
+        return scipy.stats.norm.pdf(z, means, deviations).mean()
+
+    def integrand(z):
+        p = scipy.stats.norm.pdf(z, means, deviations)
+        return (p * (scipy.stats.norm.logpdf(z, means, deviations) - np.log(density(z)))).mean()
+
+    wanted = scipy.integrate.quad(integrand, -9, 9, limit=200)[0]
+    from_prior = scipy.integrate.quad(
+        lambda z: density(z) * (np.log(density(z)) - scipy.stats.norm.logpdf(z)), -9, 9, limit=200
+    )[0]
+    mu, deviation = (torch.from_numpy(a).repeat(1000)[:, None] for a in (means, deviations))
+    results = [mutual_information(mu, 2 * deviation.log(), seed=seed) for seed in range(3)]
+    assert np.mean([r.information for r in results]) == pytest.approx(wanted, abs=0.025)
+    assert np.mean([r.marginal_kl for r in results]) == pytest.approx(from_prior, abs=0.025)
+    assert results[0] != results[1]
+    assert results[0] == mutual_information(mu, 2 * deviation.log(), seed=0)
+
+
+def test_mutual_information_of_a_gaussian_channel():
+    # z = x + noise of variance v in 2 dimensions, x ~ N(0, s^2): log(1 + s^2 / v) nats
+    mu = 0.9 * torch.randn(3000, 2, dtype=torch.float64)
+    result = mutual_information(mu, torch.full_like(mu, math.log(0.19)))
+    assert result.information == pytest.approx(math.log(1 + 0.81 / 0.19), abs=0.06)
+    assert result.marginal_kl == pytest.approx(0, abs=0.06)  # variances 0.81 and 0.19 add up to the prior's
+
+
 def test_bits_per_dim():
     assert bits_per_dim(784 * math.log(2), 784) == pytest.approx(1, rel=1e-15)
     uniform = torch.full((2,), 3072 * math.log(256), dtype=torch.float64)
@@ -98,6 +155,17 @@ def test_bits_per_dim():
         (lambda: active_units(torch.zeros(1, 3)), ValueError, "means: expected .* at least 2 data"),
         (lambda: active_units(torch.full((2, 3), torch.nan)), ValueError, "means: expected finite"),
         (lambda: active_units(FeatureStats()), ValueError, "expected at least 2 samples, got 0"),
+        (
+            lambda: mutual_information(torch.zeros(0, 3), torch.zeros(0, 3)),
+            ValueError,
+            "mu: expected .* at least 1 datum",
+        ),
+        (lambda: mutual_information(torch.zeros(2, 3), torch.zeros(2, 4)), ValueError, "logvar: expected the shape"),
+        (
+            lambda: mutual_information(torch.zeros(2, 3), torch.full((2, 3), torch.nan)),
+            ValueError,
+            "logvar: expected fin",
+        ),
         (lambda: bits_per_dim(1.0, 0), ValueError, "dims: expected at least 1, got 0"),
         (lambda: bits_per_dim(1.0, 2.0), TypeError, "dims: expected an int, got float"),
     ],
