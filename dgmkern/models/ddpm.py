@@ -202,10 +202,11 @@ class DDPM(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self.unet(x_t, t)
 
-    def loss(self, x0: Tensor, *, seed: int) -> Tensor:
+    def loss(self, x0: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
         """L_simple (equation 14): mean of (target - network(x_t, t))^2 over batch and pixels, t uniform.
 
-        `x0` float32 [N, C, H, W] in [-1, 1]. Both t and the noise of the batch are functions of `seed`.
+        `x0` float32 [N, C, H, W] in [-1, 1]. Both t and the noise of the batch are functions of `seed`;
+        `step` and `labels` change nothing.
         """
         generator = torch.Generator().manual_seed(seed)
         t = torch.randint(self.schedule.steps, (x0.shape[0],), generator=generator).to(x0.device)

@@ -183,5 +183,5 @@ def test_a_bad_setting_is_named_with_what_is_wanted(setting, message):
 
 
 def test_an_unknown_model_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown model 'pixelcnn', want one of ddpm"):
+    with pytest.raises(ValueError, match="unknown model 'pixelcnn', want one of vae, gan, ddpm"):
         model_classes("pixelcnn")
