@@ -21,6 +21,7 @@ from .phase import Phase
 
 Kind = Literal["minmax", "nonsaturating", "least_squares", "wasserstein", "hinge"]
 Network = Literal["mlp", "conv"]
+Output = Literal["tanh", "linear"]
 
 # The weights of the interpolates are drawn far beyond the numbers of the stream that latents take.
 _INTERPOLATES = 1 << 40
@@ -56,6 +57,8 @@ class GANConfig:
     """Channels of a convolutional network next to the image."""
     multipliers: tuple[int, ...] = (1, 2)
     """Channels after each halving of the resolution, as multiples of `channels`."""
+    output: Output = "tanh"
+    """What ends the generator: tanh for images in [-1, 1], nothing ("linear") for data without bounds."""
 
     def __post_init__(self) -> None:
         for name in ("discriminator_steps", "packing", "latent", "hidden", "layers", "channels"):
@@ -66,7 +69,8 @@ class GANConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, want a finite number >= 0")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"multipliers: got {self.multipliers}, want one or more integers >= 1")
-        for name, choices in (("kind", get_args(Kind)), ("network", get_args(Network))):
+        for name, choices in (("kind", Kind), ("network", Network), ("output", Output)):
+            choices = get_args(choices)
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {', '.join(choices)}")
         if self.spectral_norm and self.clip_weights:
@@ -82,13 +86,13 @@ class GANConfig:
 
 
 class MLPGenerator(nn.Sequential):
-    """z [N, latent] to samples [N, C, H, W] in [-1, 1]."""
+    """z [N, latent] to samples [N, C, H, W]."""
 
     def __init__(self, config: GANConfig, image_shape: tuple[int, int, int]) -> None:
         widths = [config.latent] + [config.hidden] * config.layers
         hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         size = image_shape[0] * image_shape[1] * image_shape[2]
-        super().__init__(*hidden, nn.Linear(widths[-1], size), nn.Tanh(), nn.Unflatten(1, image_shape))
+        super().__init__(*hidden, nn.Linear(widths[-1], size), _output(config), nn.Unflatten(1, image_shape))
 
 
 class MLPDiscriminator(nn.Sequential):
@@ -102,7 +106,7 @@ class MLPDiscriminator(nn.Sequential):
 
 
 class ConvGenerator(nn.Module):
-    """z [N, latent] to images [N, C, H, W] in [-1, 1], any H and W; the resolution doubles up to the size asked for.
+    """z [N, latent] to images [N, C, H, W], any H and W; the resolution doubles up to the size asked for.
 
     GroupNorm and SiLU where DCGAN has BatchNorm and ReLU: an image does not depend on the others of its batch. Nearest
     neighbours and a convolution where it has transposed convolutions, which leave a checkerboard (Odena et al. 2016).
@@ -124,12 +128,13 @@ class ConvGenerator(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in zip(reversed(widths), reversed(out), strict=True)
         )
+        self.output = _output(config)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.stem(z)
         for norm, conv, size in zip(self.norms, self.convs, reversed(self.sizes[:-1]), strict=True):
             h = conv(F.interpolate(norm(h), size=size, mode="nearest"))
-        return torch.tanh(h)
+        return self.output(h)
 
 
 class ConvDiscriminator(nn.Sequential):
@@ -143,6 +148,10 @@ class ConvDiscriminator(nn.Sequential):
             layers += [norm(nn.Conv2d(channels, c, 3, stride=2, padding=1)), nn.LeakyReLU(0.2)]
             channels, height, width = c, (height + 1) // 2, (width + 1) // 2
         super().__init__(*layers, nn.Flatten(), norm(nn.Linear(channels * height * width, 1)))
+
+
+def _output(config: GANConfig) -> nn.Module:
+    return nn.Tanh() if config.output == "tanh" else nn.Identity()
 
 
 # ---- The game: algorithm 1 ------------------------------------------------------------------------------------------
@@ -221,7 +230,7 @@ class GAN(nn.Module):
     def sample(
         self, n: int, *, seed: int, first: int = 0, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> Tensor:
-        """Images `first` ... `first + n - 1` of the stream `seed`: float32 [n, C, H, W] in [-1, 1].
+        """Images `first` ... `first + n - 1` of the stream `seed`: float32 [n, C, H, W], in [-1, 1] behind a tanh.
 
         An image depends on `seed` and its number, not on `n`. `progress` wraps the iterable of steps: there is one.
         """

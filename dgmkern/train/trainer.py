@@ -62,7 +62,7 @@ class Trainer:
 
     def _optimizer(self, player: nn.Module) -> torch.optim.AdamW:
         train = self.config.train
-        how = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
+        how = {"lr": train.lr, "betas": tuple(map(float, train.betas)), "weight_decay": train.weight_decay}
         return torch.optim.AdamW(player.parameters(), **how, fused=True)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
