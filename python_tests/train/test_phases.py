@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from dgmkern import models
-from dgmkern.data import batch_indices
+from dgmkern.data import NAMES, batch_indices
 from dgmkern.models import Phase
 from dgmkern.models.ddpm import DDPM
 from dgmkern.models.gan import GAN, GANConfig
-from dgmkern.train import NonFiniteLossError, RunFolder, Trainer, load_model, read_log
+from dgmkern.train import NonFiniteLossError, RunConfig, RunFolder, Trainer, load_model, preset, read_log
 from dgmkern.train.seeds import step_seed
 
 GAMES = {
@@ -194,3 +194,13 @@ def test_the_registry_names_a_phase_of_its_own_for_a_model_without_phases():
     model.loss = lambda x, **how: model(x).sum()
     (phase,) = models.phases_of(model, 5)
     assert (phase.name, phase.module, phase.loss, phase.after) == ("loss", model, model.loss, None)
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_the_presets_of_the_gan_make_a_step(digits, data):
+    model, train = preset("gan", data)
+    size = 8 if data == "digits" else 28
+    assert GAN(model, (1, size, size)).sample(2, seed=0).shape == (2, 1, size, size)
+    record = Trainer(RunConfig("gan", model, "digits", (1, 8, 8), train), digits).train_step()
+    assert record["discriminator_loss"] > 0
+    assert 0 < train.betas[0] <= 0.5
