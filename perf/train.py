@@ -26,7 +26,15 @@ FUSED, EAGER = "fused ops on", "fused ops off"
 
 
 def eager_loss(
-    model: DDPM, sqrt_abar: Tensor, sqrt_one_minus_abar: Tensor, x0: Tensor, *, seed: int, noise: Tensor | None = None
+    model: DDPM,
+    sqrt_abar: Tensor,
+    sqrt_one_minus_abar: Tensor,
+    x0: Tensor,
+    *,
+    seed: int,
+    step: int = 0,
+    labels: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """`DDPM.loss` as it is usually written: draw, gather from fp32 tables, broadcast, mix, mean squared error.
 
@@ -61,7 +69,7 @@ def check_losses(fused: Trainer, eager: Trainer) -> None:
 
     A fresh network predicts zero, so the loss is then the mean square of the target: noise, steps and mixing all show.
     """
-    x0, seed = fused.batch(0), 7
+    (x0, _), seed = fused.batch(0), 7
     noise = dgmkern.normal(x0.shape, seed)
     with torch.no_grad():
         ours = fused.model.loss(x0, seed=seed)

@@ -3,7 +3,7 @@
 from .checkpoint import Checkpoint, CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from .config import ConfigError, RunConfig, TrainConfig, learning_rate
 from .figures import save_image_grid, save_loss_curve
-from .log import read_log
+from .log import losses_of, read_log
 from .presets import preset
 from .run import RunFolder, open_checkpoint, require_writable
 from .sampling import draw_images
@@ -23,6 +23,7 @@ __all__ = [
     "learning_rate",
     "load_checkpoint",
     "load_model",
+    "losses_of",
     "open_checkpoint",
     "preset",
     "read_log",

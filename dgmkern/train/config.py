@@ -31,10 +31,12 @@ class TrainConfig:
     """Learning rate after the warm-up: falling to 0 along half a cosine, or constant."""
     warmup: int = 100
     """Steps over which the learning rate rises linearly to its peak."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's averages of the gradient and of its square; GANs want a first one of 0 to 0.5."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     clip_grad: float = 1.0
-    """Largest norm of the whole gradient; a longer one is scaled down to it."""
+    """Largest norm of a player's whole gradient; a longer one is scaled down to it."""
     ema_decay: float = 0.995
     """Decay of the averaged weights that samples are drawn with; smaller in the first steps."""
     precision: Precision = "fp32"
@@ -58,6 +60,8 @@ class TrainConfig:
         for name in ("lr", "clip_grad"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, want a finite number > 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas: got {self.betas}, want two numbers with 0 <= beta < 1")
         if not self.weight_decay >= 0:
             raise ConfigError(f"weight_decay: got {self.weight_decay}, want a number >= 0")
         if not 0 <= self.ema_decay < 1:
@@ -90,7 +94,11 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":
-        """Inverse of `to_json`. Raises ConfigError where a key is unknown or missing or a value is out of range."""
+        """Inverse of `to_json`. Raises ConfigError where a key is unknown or missing or a value is out of range.
+
+        A setting of the model or of the training may be missing where it has a default, which is what a run did that is
+        older than the setting.
+        """
         try:
             record = json.loads(text)
             keys = {field.name for field in dataclasses.fields(cls)}
@@ -131,9 +139,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def _build(config_class: type, record: dict[str, Any]) -> Any:
-    fields = {field.name for field in dataclasses.fields(config_class)}
-    if set(record) != fields:
-        odd = sorted(set(record) ^ fields)
+    fields = dataclasses.fields(config_class)
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    names = {field.name for field in fields}
+    if not required <= set(record) <= names:
+        odd = sorted(set(record) ^ names)
         raise ConfigError(f"config: {config_class.__name__} has other fields ({', '.join(odd)})")
     return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
 

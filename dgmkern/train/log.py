@@ -28,6 +28,16 @@ class JSONLLog:
         self._file.close()
 
 
+def is_loss(name: str) -> bool:
+    """Whether the figure `name` of a record is a loss: "loss", or that of a player, such as "generator_loss"."""
+    return name == "loss" or name.endswith("_loss")
+
+
+def losses_of(records: list[dict[str, float]]) -> dict[str, list[float]]:
+    """The losses of a run by name, one number a step; `records` are those of `read_log`, at least one."""
+    return {name: [record[name] for record in records] for name in records[0] if is_loss(name)}
+
+
 def read_log(path: Path) -> list[dict[str, float]]:
     """The records of a log; a last line torn by a kill is left out."""
     records = []

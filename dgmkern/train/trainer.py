@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ImageDataset, batch_indices, to_signed
-from ..models import model_classes
+from ..models import Phase, model_classes, phases_of
 from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from .config import RunConfig, learning_rate
 from .ema import averaged_model
-from .log import JSONLLog
+from .log import JSONLLog, is_loss
 from .progress import progress_bar
 from .run import RunFolder
 from .seeds import step_seed
@@ -20,7 +20,10 @@ from .signals import StopSignal
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss or the gradient of a step is NaN or infinite. Weights and checkpoints are as before that step."""
+    """The loss or the gradient of a phase is NaN or infinite.
+
+    The weights are as before that phase, the checkpoints as before that step.
+    """
 
     def __init__(self, step: int, seed: int, what: str) -> None:
         super().__init__(f"{what} at step {step} (batch seed {seed})")
@@ -48,43 +51,73 @@ class Trainer:
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.model: nn.Module = model.to(memory_format=self.memory_format)
         self.ema = averaged_model(self.model, config.train.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True
-        )
+        # by player, and by parameter
+        self.optimizers = {phase.module: self._optimizer(phase.module) for phase in phases_of(self.model, 0)}
+        self._optimizer_of: dict[nn.Parameter, torch.optim.AdamW] = {}
+        for player, optimizer in self.optimizers.items():
+            for name, parameter in player.named_parameters():
+                if parameter in self._optimizer_of:
+                    raise ValueError(f"phases: got {name} in two players, want players without common parameters")
+                self._optimizer_of[parameter] = optimizer
 
-    def batch(self, step: int) -> Tensor:
-        """The images of step `step`, float32 [N, C, H, W] in [-1, 1]."""
+    def _optimizer(self, player: nn.Module) -> torch.optim.AdamW:
         train = self.config.train
-        indices = batch_indices(len(self.dataset), train.batch_size, seed=train.seed, step=step)
-        return to_signed(self.dataset.images[torch.from_numpy(indices)]).contiguous(memory_format=self.memory_format)
+        how = {"lr": train.lr, "betas": tuple(map(float, train.betas)), "weight_decay": train.weight_decay}
+        return torch.optim.AdamW(player.parameters(), **how, fused=True)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; returns its record for the log.
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch `number` of the run: images float32 [N, C, H, W] in [-1, 1] and labels int64 [N].
 
-        Seeds torch's default generator with the step's seed, so that a model may draw from it (dropout, for example).
-        Raises NonFiniteLossError before the weights change.
+        Phase i of step s takes batch P s + i, where P is the number of phases of that step.
         """
         train = self.config.train
-        seed = step_seed(train.seed, self.step)
-        torch.default_generator.manual_seed(seed)
+        indices = torch.from_numpy(batch_indices(len(self.dataset), train.batch_size, seed=train.seed, step=number))
+        images = to_signed(self.dataset.images[indices]).contiguous(memory_format=self.memory_format)
+        return images, self.dataset.labels[indices]
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step of every phase; returns the record for the log: of each player loss and gradient norm.
+
+        Seeds torch's default generator with the phase's seed, so that a model may draw from it (dropout, for example).
+        Figures of several phases of one name are means. Raises NonFiniteLossError before the player's weights change.
+        """
+        lr = learning_rate(self.config.train, self.step)
         self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = self.model.loss(self.batch(self.step), seed=seed)
-        loss_value = loss.item()
-        if not math.isfinite(loss_value):
-            raise NonFiniteLossError(self.step, seed, f"loss is {loss_value}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_grad).item()
-        if not math.isfinite(norm):
-            raise NonFiniteLossError(self.step, seed, f"gradient norm is {norm}")
-        lr = learning_rate(train, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        figures: dict[str, list[float]] = {}
+        phases = phases_of(self.model, self.step)
+        for i, phase in enumerate(phases):
+            loss, norm = self._play(phase, i, len(phases), lr)
+            figures.setdefault(f"{phase.prefix}loss", []).append(loss)
+            figures.setdefault(f"{phase.prefix}grad_norm", []).append(norm)
         self.ema.update_parameters(self.model)
         self.step += 1
-        return {"step": self.step, "loss": loss_value, "grad_norm": norm, "lr": lr}
+        means = {name: sum(values) / len(values) for name, values in figures.items()}
+        return {"step": self.step, **means, "lr": lr}
+
+    def _play(self, phase: Phase, i: int, phases: int, lr: float) -> tuple[float, float]:
+        """The optimizer step of phase `i` of `phases`; its loss, and the norm of its gradient before clipping."""
+        train = self.config.train
+        seed = step_seed(train.seed, self.step, i)
+        torch.default_generator.manual_seed(seed)
+        images, labels = self.batch(self.step * phases + i)
+        with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+            loss = phase.loss(images, seed=seed, step=self.step, labels=labels)
+        loss_value = loss.item()
+        what = phase.prefix.replace("_", " ")
+        if not math.isfinite(loss_value):
+            raise NonFiniteLossError(self.step, seed, f"{what}loss is {loss_value}")
+        optimizer = self.optimizers[phase.module]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(phase.module.parameters(), train.clip_grad).item()
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(self.step, seed, f"{what}gradient norm is {norm}")
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        if phase.after is not None:
+            phase.after()
+        return loss_value, norm
 
     def fit(self, run: RunFolder, *, progress: bool = True) -> Signals | None:
         """Train up to `config.train.steps`, logging and writing checkpoints into `run`.
@@ -113,7 +146,8 @@ class Trainer:
                 record = self.train_step()
                 record["seconds"] = round(time.perf_counter() - start, 6)
                 log.write(record)
-                bar.set_postfix(loss=f"{record['loss']:.4f}", step=f"{self.step}/{train.steps}", refresh=False)
+                losses = {name: f"{value:.4f}" for name, value in record.items() if is_loss(name)}
+                bar.set_postfix(**losses, step=f"{self.step}/{train.steps}", refresh=False)
                 bar.update(train.batch_size)
                 if self.step % train.checkpoint_every == 0:
                     self.save(run)
@@ -127,8 +161,9 @@ class Trainer:
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": t for name, t in self.ema.module.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+            if parameter in self._optimizer_of:
+                for key, value in self._optimizer_of[parameter].state.get(parameter, {}).items():
+                    tensors[f"optimizer.{name}.{key}"] = value
         save_checkpoint(
             run.checkpoints, Checkpoint(self.config, self.step, tensors), keep_last=self.config.train.keep_last
         )
@@ -140,12 +175,13 @@ class Trainer:
         load_weights(self.ema.module, checkpoint.part("ema"))
         self.ema.n_averaged.fill_(checkpoint.step)
         self.step = checkpoint.step
-        self.optimizer.state.clear()
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
         saved = checkpoint.part("optimizer")
         for name, parameter in self.model.named_parameters():
             keys = [key for key in saved if key.rpartition(".")[0] == name]
             if keys:
-                self.optimizer.state[parameter] = {
+                self._optimizer_of[parameter].state[parameter] = {
                     # the strides of the parameter, so that the step is computed in the same order as before
                     key.rpartition(".")[2]: torch.empty_like(parameter).copy_(saved[key])
                     if saved[key].shape == parameter.shape

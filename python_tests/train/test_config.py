@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import pytest
 
@@ -20,6 +21,7 @@ def test_a_config_survives_json(tiny):
         ('"data": "digits"', '"data": "svhn"', "unknown data set 'svhn'"),
         ('"head_dim"', '"heads"', "DDPMConfig has other fields.*head_dim, heads"),
         ('"model": "ddpm",', "", "want .*model"),
+        ('"lr": 0.001', '"lr": 0.001, "momentum": 0.9', "TrainConfig has other fields.*momentum"),
         ("{", "[", "config: "),
     ],
 )
@@ -30,6 +32,12 @@ def test_json_that_is_not_a_config_is_refused(tiny, old, new, message):
         RunConfig.from_json(text.replace(old, new, 1))
 
 
+def test_a_config_older_than_a_setting_has_its_default(tiny):
+    record = json.loads(tiny(lr=3e-4).to_json())
+    del record["train"]["betas"], record["model_config"]["dropout"]
+    assert RunConfig.from_json(json.dumps(record)) == tiny(lr=3e-4)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -38,6 +46,9 @@ def test_json_that_is_not_a_config_is_refused(tiny, old, new, message):
         ({"lr": float("inf")}, "lr: got inf"),
         ({"clip_grad": 0.0}, "clip_grad: got 0.0"),
         ({"ema_decay": 1.0}, "ema_decay: got 1.0"),
+        ({"betas": (0.9, 1.0)}, r"betas: got \(0.9, 1.0\)"),
+        ({"betas": (-0.1, 0.9)}, r"betas: got \(-0.1, 0.9\)"),
+        ({"betas": (0.9,)}, r"betas: got \(0.9,\)"),
         ({"warmup": -1}, "warmup: got -1"),
         ({"weight_decay": float("nan")}, "weight_decay: got nan"),
         ({"precision": "fp8"}, "precision: got 'fp8', want one of fp32, bf16"),

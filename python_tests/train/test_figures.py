@@ -38,3 +38,15 @@ def test_the_loss_curve_is_a_png_with_something_drawn(tmp_path):
     assert picture.shape[1] > 600
     blue = (picture[..., 2] > 150) & (picture[..., 0] < 60)
     assert blue.sum() > 200
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_curves_of_two_players_share_a_picture_also_below_zero(tmp_path, negative):
+    steps = list(range(1, 101))
+    critic = [(-1 if negative else 1) / k for k in steps]
+    losses = {"discriminator_loss": critic, "generator_loss": [2 + 1 / k for k in steps]}
+    save_loss_curve(steps, losses, tmp_path / "loss.png", title="x")
+    picture = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB")).astype(int)
+    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    assert ((blue > 150) & (red < 60)).sum() > 200
+    assert ((red > 230) & (blue < 60) & (green < 150)).sum() > 200

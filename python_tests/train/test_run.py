@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from dgmkern.train import CheckpointError, RunFolder, read_log, require_writable
+from dgmkern.train import CheckpointError, RunFolder, losses_of, read_log, require_writable
 from dgmkern.train.log import JSONLLog
 from dgmkern.train.run import open_checkpoint
 
@@ -55,3 +55,8 @@ def test_a_reopened_log_drops_what_lies_beyond_the_checkpoint_and_a_torn_line(tm
     with JSONLLog(path, step=5) as log:
         log.write({"step": 6, "loss": 0.25})
     assert [(r["step"], r["loss"]) for r in read_log(path)][-2:] == [(5, 0.5), (6, 0.25)]
+
+
+def test_the_losses_of_a_log_are_found_by_name():
+    records = [{"step": k, "loss": 1.0 / k, "critic_loss": -k, "critic_grad_norm": 1.0, "lossy": 0.0} for k in (1, 2)]
+    assert losses_of(records) == {"loss": [1.0, 0.5], "critic_loss": [-1, -2]}

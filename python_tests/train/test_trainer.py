@@ -13,8 +13,9 @@ from dgmkern.train import Checkpoint, CheckpointError, NonFiniteLossError, RunFo
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
     tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in trainer.ema.module.state_dict().items()}
-    for i, parameter in enumerate(trainer.model.parameters()):
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in trainer.optimizer.state[parameter].items()}
+    for i, optimizer in enumerate(trainer.optimizers.values()):
+        for j, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in optimizer.state[parameter].items()}
     return tensors
 
 
@@ -105,9 +106,9 @@ def spoil_loss(monkeypatch, at_step: int, value: float) -> None:
     """Make the loss of one training step (of every trainer) `value`."""
     sound, calls = DDPM.loss, [0]
 
-    def loss(self, x0, *, seed):
+    def loss(self, x0, **how):
         calls[0] += 1
-        return sound(self, x0, seed=seed) * (value if calls[0] == at_step + 1 else 1.0)
+        return sound(self, x0, **how) * (value if calls[0] == at_step + 1 else 1.0)
 
     monkeypatch.setattr(DDPM, "loss", loss)
 
