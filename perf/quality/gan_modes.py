@@ -121,7 +121,7 @@ def save_picture(problem: str, runs: dict[str, list[dict]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     first = {name: run for name, found in runs.items() for run in found if run["seed"] == 0}
-    figure = Figure(figsize=(3 * len(first), 3.3), layout="constrained")
+    figure = Figure(figsize=(3 * len(first), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     centres = PROBLEMS[problem][0]().centres
     reach = 1.25 * centres.abs().max().item()
