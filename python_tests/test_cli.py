@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -49,6 +50,37 @@ def test_training_leaves_checkpoints_log_and_both_pictures(run):
     assert run.log.read_text().count("\n") == 6
     assert Image.open(run.samples).size == (10 * 50 + 2, 10 * 50 + 2)
     assert Image.open(run.loss_curve).size[0] > 600
+
+
+TINY_OF = {
+    "vae": ("--model.encoder", "8", "--model.decoder", "8", "--model.latent", "2"),
+    "gan": ("--model.channels", "4", "--model.latent", "4", "--model.discriminator-steps", "2"),
+}
+
+
+@pytest.mark.parametrize("model", TINY_OF)
+def test_every_model_trains_resumes_and_samples(model, tmp_path):
+    out, grid = tmp_path / "run", tmp_path / "grid.png"
+    steps = ("--steps", "3", "--batch-size", "8", "--warmup", "1", "--checkpoint-every", "2")
+    assert main(["train", model, "--out", str(out), *TINY_OF[model], *steps]) == 0
+    assert main(["train", model, "--out", str(out), "--resume", "--steps", "5"]) == 0
+    assert [load_checkpoint(path).step for path in checkpoint_paths(out / "checkpoints")] == [2, 3, 4, 5][-3:]
+    assert main(["sample", str(out), "--n", "4", "--out", str(grid)]) == 0
+    assert Image.open(grid).size == (2 * 50 + 2, 2 * 50 + 2)
+
+
+def test_samplers_of_a_diffusion_model_and_of_no_other(run, tmp_path, capfd):
+    pictures = []
+    for options in ((), ("--sampler", "ddim", "--steps", "3"), ("--sampler", "dpm-solver", "--steps", "3")):
+        out = tmp_path / "grid.png"
+        assert main(["sample", str(run.path), "--n", "4", "--out", str(out), *options]) == 0
+        pictures.append(np.asarray(Image.open(out)))
+    assert not any((a == b).all() for a, b in itertools.pairwise(pictures))
+    assert "label" in fails_with_one_line(capfd, "sample", str(run.path), "--label", "3", "--out", str(out))
+    other = tmp_path / "vae"
+    assert main(["train", "vae", "--out", str(other), *TINY_OF["vae"], "--steps", "1", "--batch-size", "8"]) == 0
+    argv = ("sample", str(other), "--steps", "3", "--out", str(out))
+    assert "--steps: is for diffusion models" in fails_with_one_line(capfd, *argv)
 
 
 def test_sample_draws_the_same_images_from_folder_and_file(run, tmp_path):
@@ -130,7 +162,7 @@ def test_a_diverging_run_stops_with_a_command_that_reproduces_it(tmp_path, capfd
     [
         (["train", "ddpm", "--model.schedule", "quadratic"], "Expected one of ('linear', 'cosine', 'sigmoid')"),
         (["train", "ddpm", "--data", "svhn"], "Expected one of ('digits', 'mnist', 'fashion-mnist')"),
-        (["train", "pixelcnn"], "Expected one of ('ddpm',)"),
+        (["train", "pixelcnn"], "Expected one of ('vae', 'gan', 'ddpm')"),
         (["train", "ddpm", "--stpes", "3"], "--stpes"),
         (["paint"], "paint"),
     ],

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -22,6 +23,16 @@ class Sample:
     """The PNG to write."""
     batch_size: int = 128
     """Images drawn at a time."""
+    sampler: Literal["ddpm", "ddim", "dpm-solver"] | None = None
+    """Diffusion: ancestral sampling (the default), DDIM or DPM-Solver++(2M)."""
+    steps: int | None = None
+    """Diffusion: steps of the sampler; by default all that the model was trained with."""
+    eta: float | None = None
+    """DDIM: noise of a step, 0 (the default) to 1."""
+    label: int | None = None
+    """Diffusion with classes: the class of all images."""
+    guidance: float | None = None
+    """Diffusion with classes: weight of the class; 1 is the model's own, more exaggerates."""
 
 
 def run(command: Sample) -> int:
@@ -31,12 +42,19 @@ def run(command: Sample) -> int:
         raise UsageError(f"--out: got {command.out}, want the path of a PNG in a folder that exists")
     require_writable(command.out.parent)
     checkpoint = open_checkpoint(command.checkpoint)
+    options = {name: getattr(command, name) for name in ("sampler", "steps", "eta", "label", "guidance")}
+    options = {name: value for name, value in options.items() if value is not None}
+    if options and checkpoint.config.model != "ddpm":
+        raise UsageError(
+            f"--{min(options)}: is for diffusion models, {command.checkpoint} is a {checkpoint.config.model}"
+        )
     images = draw_images(
         load_model(checkpoint),
         command.n,
         seed=command.seed,
         batch_size=command.batch_size,
         precision=checkpoint.config.train.precision,
+        **options,
     )
     save_image_grid(images, command.out)
     print(command.out)

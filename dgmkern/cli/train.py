@@ -10,7 +10,7 @@ import tyro
 
 from .parsing import UsageError, fail, parse
 
-MODELS = ("ddpm",)
+MODELS = ("vae", "gan", "ddpm")
 SAMPLES = 100  # images of the grid that ends a training run
 
 ModelConfig = TypeVar("ModelConfig")
@@ -21,7 +21,7 @@ TrainingConfig = TypeVar("TrainingConfig")
 class Train:
     """Train a model on real data. `dgmkern train MODEL --help` lists its options."""
 
-    model: tyro.conf.Positional[Literal["ddpm"]]
+    model: tyro.conf.Positional[Literal["vae", "gan", "ddpm"]]
     """The model."""
 
 
@@ -102,13 +102,13 @@ def run(model: str, argv: list[str]) -> int:
 
 def _finish(trainer: Any, run: Any) -> None:
     """The pictures of a run: the loss curve always, samples when the training is complete."""
-    from ..train import draw_images, read_log, save_image_grid, save_loss_curve
+    from ..train import draw_images, losses_of, read_log, save_image_grid, save_loss_curve
 
     config = trainer.config
     records = read_log(run.log)
     if records:
         title = f"{config.model} on {config.data}"
-        save_loss_curve([r["step"] for r in records], [r["loss"] for r in records], run.loss_curve, title=title)
+        save_loss_curve([r["step"] for r in records], losses_of(records), run.loss_curve, title=title)
         seconds = sum(r["seconds"] for r in records)
         rate = len(records) * config.train.batch_size / seconds
         print(f"{len(records)} steps in {seconds:.0f} s, {rate:.0f} images/s", file=sys.stderr)

@@ -35,25 +35,22 @@ def save_image_grid(images: Tensor, path: Path, *, columns: int | None = None) -
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
-def save_loss_curve(
-    steps: list[int], losses: list[float] | Mapping[str, list[float]], path: Path, *, title: str
-) -> None:
-    """Write the loss of each step and its exponential average (over some 2% of the run) as a PNG.
+def save_loss_curve(steps: list[int], losses: Mapping[str, list[float]], path: Path, *, title: str) -> None:
+    """Write the losses, by name, of each step and their exponential averages (over some 2% of the run) as a PNG.
 
-    `losses` are those of one player or of several by name. The axis is logarithmic where all are positive.
+    The axis is logarithmic where all are positive.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curves = losses if isinstance(losses, Mapping) else {"loss": losses}
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for i, (name, values) in enumerate(curves.items()):
+    for i, (name, values) in enumerate(losses.items()):
         name = "" if name == "loss" else name.replace("_", " ") + ", "
         axes.plot(steps, values, color=f"C{i}", alpha=0.25, linewidth=0.8, label=f"{name}each step")
         axes.plot(steps, smooth(values, span=max(10, len(values) // 50)), color=f"C{i}", label=f"{name}smoothed")
-    positive = all(value > 0 for values in curves.values() for value in values)
+    positive = all(value > 0 for values in losses.values() for value in values)
     axes.set(xlabel="training step", ylabel="loss", yscale="log" if positive else "linear", title=title)
     axes.grid(alpha=0.3, which="both")
     axes.legend()

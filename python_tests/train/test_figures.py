@@ -33,7 +33,7 @@ def test_smoothing_keeps_a_constant_and_follows_the_closed_form():
 
 
 def test_the_loss_curve_is_a_png_with_something_drawn(tmp_path):
-    save_loss_curve(list(range(1, 101)), [1 / k for k in range(1, 101)], tmp_path / "loss.png", title="x")
+    save_loss_curve(list(range(1, 101)), {"loss": [1 / k for k in range(1, 101)]}, tmp_path / "loss.png", title="x")
     picture = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB"))
     assert picture.shape[1] > 600
     blue = (picture[..., 2] > 150) & (picture[..., 0] < 60)
