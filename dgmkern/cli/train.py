@@ -32,7 +32,7 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
     Ctrl-C finishes the step at hand and saves; --resume goes on from there, with the settings of the run.
     """
 
-    data: Literal["digits", "mnist", "fashion-mnist"]
+    data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist"]
     """Data set. digits comes with scikit-learn; the others are read from the folder in the environment variable
     DGMKERN_DATA or downloaded."""
     out: Path

@@ -1,4 +1,4 @@
-"""Readers of real data: `load("digits")`, `load("mnist")`, `load("fashion-mnist")`, as uint8 images and labels.
+"""Readers of real data, as uint8 images and labels: `load` of "digits", "mnist", "fashion-mnist", "binarized-mnist".
 
 `dgmkern.data.folder.ImageFolder` reads folders of pictures; it is not imported here, as it needs Pillow.
 """

@@ -1,11 +1,12 @@
 """One door to every data set, by name."""
 
+from .binarized_mnist import PARTS, load_binarized_mnist
 from .digits import load_digits
 from .errors import DataError
 from .images import ImageDataset
 from .mnist import load_mnist
 
-NAMES = ("digits", "mnist", "fashion-mnist")
+NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist")
 SPLITS = ("train", "test", "all")
 
 
@@ -16,11 +17,16 @@ def load(name: str, split: str = "train") -> ImageDataset:
     - "mnist", "fashion-mnist": 28x28; 60000 train, 10000 test. Read from the folder in the environment variable
       DGMKERN_DATA (laid out as `mnist/train-images-idx3-ubyte.gz`, ...), else downloaded once into the user's cache
       folder. Either way the sha256 of each file is checked.
+    - "binarized-mnist": the same way, 28x28 of levels 0 and 255, without labels; 50000 train, 10000 test and a split
+      more, "valid", of 10000.
 
     Raises DataError for an unknown name or split, and for a missing, corrupt or truncated file.
     """
     if name not in NAMES:
         raise DataError(f"data: unknown data set {name!r}, want one of {', '.join(NAMES)}")
-    if split not in SPLITS:
-        raise DataError(f"split: got {split!r}, want one of {', '.join(SPLITS)}")
+    splits = tuple(PARTS) if name == "binarized-mnist" else SPLITS
+    if split not in splits:
+        raise DataError(f"split: got {split!r}, want one of {', '.join(splits)}")
+    if name == "binarized-mnist":
+        return load_binarized_mnist(split)
     return load_digits(split) if name == "digits" else load_mnist(name, split)

@@ -1,12 +1,9 @@
 """MNIST and Fashion-MNIST: 60000 training and 10000 test images of 28x28, from a folder or downloaded, checksummed."""
 
-import hashlib
-import os
-from pathlib import Path
-
+import numpy as np
 import torch
 
-from .errors import DataError
+from .files import fetch
 from .idx import read_idx
 from .images import ImageDataset
 
@@ -43,8 +40,8 @@ SHA256 = {
 def load_mnist(name: str, split: str) -> ImageDataset:
     """`name` is "mnist" or "fashion-mnist"; `split` is "train", "test" or "all" (train, then test)."""
     parts = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}[split]
-    images = [read_idx(_fetch(name, f"{part}-images-idx3-ubyte.gz")) for part in parts]
-    labels = [read_idx(_fetch(name, f"{part}-labels-idx1-ubyte.gz")) for part in parts]
+    images = [_read(name, f"{part}-images-idx3-ubyte.gz") for part in parts]
+    labels = [_read(name, f"{part}-labels-idx1-ubyte.gz") for part in parts]
     return ImageDataset(
         name=name,
         split=split,
@@ -54,54 +51,5 @@ def load_mnist(name: str, split: str) -> ImageDataset:
     )
 
 
-def _fetch(name: str, file: str) -> Path:
-    """Path of one checked file: in $DGMKERN_DATA/<name>/ if it is there, else downloaded once into the user's cache."""
-    folder = os.environ.get("DGMKERN_DATA")
-    if folder:
-        path = Path(folder, name, file)
-        if path.exists():
-            _check(path, SHA256[f"{name}/{file}"])
-            return path
-    return _download(name, file)
-
-
-def _check(path: Path, sha256: str) -> None:
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if found != sha256:
-        raise DataError(f"{path}: wrong checksum, the file is corrupt: sha256 {found}, want {sha256}")
-
-
-def _download(name: str, file: str) -> Path:
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # the CLI prints its own lines
-    tried = []
-    for mirror in MIRRORS[name]:
-        url = mirror + file
-        try:
-            # pooch downloads beside, checks the hash, then renames: nothing half-written is ever found here.
-            path = pooch.retrieve(
-                url,
-                known_hash="sha256:" + SHA256[f"{name}/{file}"],
-                fname=file,
-                path=Path(pooch.os_cache("dgmkern"), name),
-                downloader=pooch.HTTPDownloader(timeout=30),
-            )
-            return Path(path)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
-            tried.append(f"{url} ({_reason(error)})")
-    folder = os.environ.get("DGMKERN_DATA")
-    where = f"is not in DGMKERN_DATA={folder}" if folder else "is not here (DGMKERN_DATA is not set)"
-    raise DataError(
-        f"{name}/{file} {where} and could not be downloaded from {' or '.join(tried)}; "
-        f"set DGMKERN_DATA to a folder that holds {name}/{file}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError) and "hash" in str(error):
-        return "wrong checksum"
-    return type(error).__name__
+def _read(name: str, file: str) -> np.ndarray:
+    return read_idx(fetch(name, file, SHA256[f"{name}/{file}"], MIRRORS[name]))

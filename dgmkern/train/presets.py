@@ -24,6 +24,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("vae", "digits"): ({"encoder": (128,), "decoder": (128,), "latent": 8}, {"steps": 3000, "lr": 2e-3}),
     ("vae", "mnist"): _VAE_MNIST,
     ("vae", "fashion-mnist"): _VAE_MNIST,
+    ("vae", "binarized-mnist"): _VAE_MNIST,
     ("gan", "digits"): (_GAN | {"latent": 32}, {"steps": 1500, "batch_size": 64, "lr": 2e-3, "betas": (0.5, 0.99)}),
     ("gan", "mnist"): _GAN_MNIST,
     ("gan", "fashion-mnist"): _GAN_MNIST,

@@ -1,4 +1,5 @@
 import functools
+import hashlib
 import http.server
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 from sklearn import datasets
 
-from dgmkern.data import DataError, load, mnist
+from dgmkern.data import DataError, binarized_mnist, load, mnist
 
 DATA = os.environ.get("DGMKERN_DATA", "")
 needs_mnist = pytest.mark.skipif(
@@ -57,8 +58,39 @@ def test_mnist_images_and_labels_belong_together():
     assert ink.argmax() == 0
 
 
+@pytest.mark.skipif(
+    not Path(DATA, "binarized-mnist").is_dir() or not DATA, reason="no binarized-mnist/ in DGMKERN_DATA"
+)
+def test_binarized_mnist_is_black_and_white_in_three_splits():
+    parts = [load("binarized-mnist", split) for split in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [50000, 10000, 10000]
+    assert all(part.image_shape == (1, 28, 28) and part.images.unique().tolist() == [0, 255] for part in parts)
+    everything = load("binarized-mnist", "all")
+    assert torch.equal(everything.images, torch.cat([part.images for part in parts]))
+    assert everything.labels.shape == (70000,)
+    assert 0.1 < (parts[2].images[:, 0] > 0).double().mean() < 0.15
+
+
+def test_binarized_mnist_is_read_from_its_published_text(folder, monkeypatch):
+    bits = torch.randint(2, (3, 784), dtype=torch.uint8)
+    text = "".join(" ".join(map(str, row)) + "\n" for row in bits.tolist())
+    path = folder.parent / "binarized-mnist" / "binarized_mnist_valid.amat"
+    path.parent.mkdir()
+    path.write_text(text)
+    monkeypatch.setitem(binarized_mnist.SHA256, path.name, hashlib.sha256(text.encode()).hexdigest())
+    assert torch.equal(load("binarized-mnist", "valid").images.flatten(1), bits * 255)
+    path.write_text(text[2:])
+    with pytest.raises(DataError, match="wrong checksum"):
+        load("binarized-mnist", "valid")
+    monkeypatch.setitem(binarized_mnist.SHA256, path.name, hashlib.sha256(text[2:].encode()).hexdigest())
+    with pytest.raises(DataError, match="lines of 784 digits"):
+        load("binarized-mnist", "valid")
+
+
 def test_an_unknown_data_set_or_split_lists_the_known_ones():
-    with pytest.raises(DataError, match="unknown data set 'cifar', want one of digits, mnist, fashion-mnist"):
+    with pytest.raises(
+        DataError, match="unknown data set 'cifar', want one of digits, mnist, fashion-mnist, binarized-mnist"
+    ):
         load("cifar")
     with pytest.raises(DataError, match="'valid', want one of train, test, all"):
         load("digits", "valid")
