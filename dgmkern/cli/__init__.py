@@ -1,4 +1,4 @@
-"""The `dgmkern` command: train a model, sample from it, compare images, show what this machine has.
+"""The `dgmkern` command: train a model, sample from it, evaluate it, compare images, show what this machine has.
 
 Models, data and plotting are imported by the command that needs them.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from . import doctor, fid, sample, train
+from . import doctor, evaluate, fid, sample, train
 from .parsing import fail, parse
 
 
@@ -37,6 +37,7 @@ def _run(argv: list[str]) -> int:
     command = parse(
         Annotated[train.Train, tyro.conf.subcommand("train")]
         | Annotated[sample.Sample, tyro.conf.subcommand("sample")]
+        | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[fid.FID, tyro.conf.subcommand("fid")]
         | Annotated[doctor.Doctor, tyro.conf.subcommand("doctor")],
         prog="dgmkern",
@@ -44,9 +45,10 @@ def _run(argv: list[str]) -> int:
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    if isinstance(command, fid.FID):
-        return fid.run(command)
-    return sample.run(command) if isinstance(command, sample.Sample) else doctor.run()
+    if isinstance(command, doctor.Doctor):
+        return doctor.run()
+    runs = {sample.Sample: sample.run, evaluate.Evaluate: evaluate.run, fid.FID: fid.run}
+    return runs[type(command)](command)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
