@@ -49,12 +49,14 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep_last: int = 3
     """How many checkpoints are kept."""
+    sample_every: int = 0
+    """Steps between grids of samples, in the folder samples/ of the run; 0 draws none."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, want an integer >= 1")
-        for name in ("warmup", "seed"):
+        for name in ("warmup", "seed", "sample_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, want an integer >= 0")
         for name in ("lr", "clip_grad"):
@@ -72,7 +74,7 @@ class TrainConfig:
 
 
 # What may be changed when a run is resumed: how long and how carefully, not what is computed.
-CHANGEABLE = frozenset({"train.steps", "train.checkpoint_every", "train.keep_last"})
+CHANGEABLE = frozenset({"train.steps", "train.checkpoint_every", "train.keep_last", "train.sample_every"})
 
 
 @dataclass(frozen=True)

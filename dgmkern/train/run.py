@@ -11,7 +11,7 @@ from .config import RunConfig
 
 @dataclass(frozen=True)
 class RunFolder:
-    """runs/x/ with config.json, log.jsonl, checkpoints/, loss.png and samples.png."""
+    """runs/x/ with config.json, log.jsonl, checkpoints/, loss.png, samples.png and samples/."""
 
     path: Path
 
@@ -35,6 +35,9 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples.png"
 
+    def samples_at(self, step: int) -> Path:
+        return self.path / "samples" / f"step-{step:08d}.png"
+
     def create(self, config: RunConfig, *, overwrite: bool = False) -> None:
         """Make the folder for a new run and write its config.json.
 
@@ -48,7 +51,8 @@ class RunFolder:
                 raise FileExistsError(f"{self.path}: holds a run already; go on with it (--resume) or --overwrite it")
         self.path.mkdir(parents=True, exist_ok=True)
         require_writable(self.path)
-        for old in (*checkpoint_paths(self.checkpoints), self.log, self.loss_curve, self.samples):
+        grids = (self.path / "samples").glob("step-*.png")
+        for old in (*checkpoint_paths(self.checkpoints), *grids, self.log, self.loss_curve, self.samples):
             old.unlink(missing_ok=True)
         self.write_config(config)
         self.checkpoints.mkdir(exist_ok=True)

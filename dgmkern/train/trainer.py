@@ -12,11 +12,15 @@ from ..models import Phase, model_classes, phases_of
 from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from .config import RunConfig, learning_rate
 from .ema import averaged_model
+from .figures import save_image_grid
 from .log import JSONLLog, is_loss
 from .progress import progress_bar
 from .run import RunFolder
+from .sampling import draw_images
 from .seeds import step_seed
 from .signals import StopSignal
+
+_GRID = 64  # samples of a grid while training
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -152,6 +156,8 @@ class Trainer:
                 if self.step % train.checkpoint_every == 0:
                     self.save(run)
                     saved = self.step
+                if train.sample_every and self.step % train.sample_every == 0:
+                    self.save_samples(run)
             if saved != self.step:
                 self.save(run)
         return stop.received
@@ -167,6 +173,13 @@ class Trainer:
         save_checkpoint(
             run.checkpoints, Checkpoint(self.config, self.step, tensors), keep_last=self.config.train.keep_last
         )
+
+    def save_samples(self, run: RunFolder) -> None:
+        """Write a grid of samples of the averaged weights; the same noise at every step."""
+        train, path = self.config.train, run.samples_at(self.step)
+        path.parent.mkdir(exist_ok=True)
+        images = draw_images(self.ema.module, _GRID, seed=train.seed, precision=train.precision, progress=False)
+        save_image_grid(images, path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from `checkpoint`. Raises CheckpointError if it is of another model or config."""

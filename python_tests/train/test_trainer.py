@@ -74,6 +74,22 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits, ti
     assert_same_bits(straight, resumed)
 
 
+def test_grids_of_samples_while_training_change_no_bit_of_it(tmp_path, digits, tiny):
+    weights = []
+    for every in (0, 5):
+        run, trainer = RunFolder(tmp_path / str(every)), Trainer(tiny(sample_every=every), digits)
+        run.create(trainer.config)
+        trainer.fit(run, progress=False)
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not (tmp_path / "0" / "samples").exists()
+    grids = sorted((tmp_path / "5" / "samples").iterdir())
+    assert [grid.name for grid in grids] == ["step-00000005.png", "step-00000010.png"]
+    assert grids[0].read_bytes() != grids[1].read_bytes()
+    run.create(trainer.config, overwrite=True)
+    assert not any((tmp_path / "5" / "samples").iterdir())
+
+
 def test_the_run_seed_decides_everything(digits, tiny):
     runs = []
     for seed in (0, 0, 1):
