@@ -11,6 +11,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp(prefix="dgmker
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from perf import peer_packages
 
@@ -91,6 +92,14 @@ def _reproducible():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread(_reproducible):
+    """Of torch, NumPy and SciPy: threads that wait for each other over small tensors take seconds on a busy machine."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture

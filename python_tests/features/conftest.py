@@ -1,14 +1,13 @@
 """One thread, and a cache folder of the test run's own."""
 
 import pytest
-import torch
 
 from dgmkern.features import trained_classifier
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_reproducible):
-    torch.set_num_threads(1)
+def _one_thread(one_thread):
+    pass
 
 
 @pytest.fixture(scope="session")

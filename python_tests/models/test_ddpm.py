@@ -13,10 +13,7 @@ from dgmkern.data import load, to_signed
 from dgmkern.models import model_classes
 from dgmkern.models.ddpm import DDPM
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 VARIANTS = {

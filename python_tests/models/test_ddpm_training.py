@@ -19,10 +19,7 @@ from dgmkern.data import batch_indices, load, to_signed
 from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.train import RunConfig, RunFolder, TrainConfig, Trainer
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_fused_path_is_the_reference_path_over_20_steps():

@@ -19,9 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 STEP = 10  # of the loss: beta is 0.25 of a linear rise over 40 steps, 1 in the flat half of a cycle of 14
 
 
-@pytest.fixture(autouse=True)
-def one_thread(_reproducible):
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("network", [MLP, CONV], ids=["mlp", "conv"])

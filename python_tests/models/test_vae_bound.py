@@ -11,10 +11,7 @@ from usual_vae import MLP, LinearGaussian, images, linear_gaussian, log_likeliho
 
 from dgmkern import normal
 
-
-@pytest.fixture(autouse=True)
-def one_thread(_reproducible):
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def with_exact_encoder() -> LinearGaussian:

@@ -12,10 +12,7 @@ from dgmkern import normal
 from dgmkern.models.vae import VAE, Posterior, VAEConfig
 from dgmkern.models.vae_inference import amortization_gap, hmc, langevin, log_joint, svi
 
-
-@pytest.fixture(autouse=True)
-def one_thread(_reproducible):
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def kl_from_posterior(q: Posterior, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:

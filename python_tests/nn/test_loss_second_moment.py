@@ -10,9 +10,7 @@ from dgmkern.nn import LossSecondMoment
 T = 12
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def filled(loss_of: torch.Tensor) -> LossSecondMoment:

@@ -3,10 +3,7 @@ import torch
 
 from dgmkern.nn import UNet
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(channels: int = 1, *, out: int | None = None, multipliers: tuple[int, ...] = (1, 2), **settings) -> UNet:

@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 from dgmkern.data import load
 from dgmkern.models.ddpm import DDPMConfig
@@ -8,11 +7,8 @@ from dgmkern.train import RunConfig, TrainConfig
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    pass
 
 
 @pytest.fixture(scope="session")
