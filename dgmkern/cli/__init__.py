@@ -56,7 +56,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from .._library import MissingBackendError
     from ..data import DataError
     from ..features import ExtractorError
-    from ..train import CheckpointError, NonFiniteLossError
+    from ..train import CheckpointError, NonFiniteLossError, PeerError
 
     return (
         ValueError,
@@ -66,6 +66,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
         ExtractorError,
         CheckpointError,
         NonFiniteLossError,
+        PeerError,
     )
 
 

@@ -29,7 +29,8 @@ class Train:
 class TrainOptions(Generic[ModelConfig, TrainingConfig]):
     """Train a model; writes checkpoints, log.jsonl, loss.png and samples.png into a run folder.
 
-    Ctrl-C finishes the step at hand and saves; --resume goes on from there, with the settings of the run.
+    Ctrl-C finishes the step at hand and saves; --resume goes on from there, with the settings of the run. Under
+    torchrun every process trains on its share of each batch: torchrun --nproc-per-node 2 -m dgmkern train MODEL.
     """
 
     data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist"]
@@ -48,7 +49,7 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
 def run(model: str, argv: list[str]) -> int:
     from ..data import NAMES as DATA_NAMES
     from ..data import load
-    from ..train import NonFiniteLossError, RunConfig, RunFolder, TrainConfig, Trainer, preset
+    from ..train import RunConfig, RunFolder, TrainConfig, preset, process_group
 
     # Which defaults hold depends on these three, so they are looked up before the full parse.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -80,27 +81,38 @@ def run(model: str, argv: list[str]) -> int:
 
     dataset = load(options.data)
     config = RunConfig(model, options.model, options.data, dataset.image_shape, options.train)
-    folder = RunFolder(options.out)
+    with process_group():
+        return _train(config, dataset, RunFolder(options.out), checkpoint, overwrite=options.overwrite)
+
+
+def _train(config: Any, dataset: Any, folder: Any, checkpoint: Any, *, overwrite: bool) -> int:
+    """The run on every rank; rank 0 alone touches its folder and says what happens."""
+    from ..train import NonFiniteLossError, Trainer
+
     trainer = Trainer(config, dataset)
+    ranks = trainer.ranks
     if checkpoint is not None:
         trainer.restore(checkpoint)
-        folder.write_config(config)
+        ranks.on_first(lambda: folder.write_config(config))
     else:
-        folder.create(config, overwrite=options.overwrite)
-    again = f"dgmkern train {model} --out {folder.path} --resume"
-    print(f"{folder.path}: {model} on {options.data}, step {trainer.step} of {config.train.steps}", file=sys.stderr)
+        ranks.on_first(lambda: folder.create(config, overwrite=overwrite))
+    again = f"dgmkern train {config.model} --out {folder.path} --resume"
+    begin = f"{folder.path}: {config.model} on {config.data}, step {trainer.step} of {config.train.steps}"
+    if ranks.ranks > 1:
+        begin += f", {ranks.ranks} ranks"
+    ranks.on_first(lambda: print(begin, file=sys.stderr))
     try:
         stopped = trainer.fit(folder)
     except NonFiniteLossError as error:
-        return fail(f"{error}; reproduce it with: {again}")
-    _finish(trainer, folder)
-    if stopped is not None:
-        print(f"dgmkern: stopped at step {trainer.step}, saved; go on with: {again}", file=sys.stderr)
-        return 128 + stopped
-    return 0
+        message = f"{error}; reproduce it with: {again}"
+        ranks.on_first(lambda: fail(message))
+        return 2
+    # the others wait: torchrun kills all when one ends with a status other than 0
+    ranks.on_first(lambda: _finish(trainer, folder, stopped, again))
+    return 0 if stopped is None else 128 + stopped
 
 
-def _finish(trainer: Any, run: Any) -> None:
+def _finish(trainer: Any, run: Any, stopped: int | None, again: str) -> None:
     """The pictures of a run: the loss curve always, samples when the training is complete."""
     from ..train import draw_images, losses_of, read_log, save_image_grid, save_loss_curve
 
@@ -117,3 +129,5 @@ def _finish(trainer: Any, run: Any) -> None:
         images = draw_images(trainer.ema.module, SAMPLES, seed=config.train.seed, precision=config.train.precision)
         save_image_grid(images, run.samples)
         print(run.samples)
+    if stopped is not None:
+        print(f"dgmkern: stopped at step {trainer.step}, saved; go on with: {again}", file=sys.stderr)

@@ -18,6 +18,7 @@ from ..ops.diffusion import q_sample
 from ..ops.noise import normal
 from ..ops.reverse import ddim_step, dpm_solver_step, p_sample
 from ..schedule import DiffusionSchedule
+from .share import WHOLE, Share
 
 Prediction = Literal["eps", "v", "x0"]
 Schedule = Literal["linear", "cosine", "sigmoid"]
@@ -132,7 +133,9 @@ class DDPM(nn.Module):
 
     # ---- Training: algorithm 1 --------------------------------------------------------------------------------------
 
-    def loss(self, x0: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
+    def loss(
+        self, x0: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+    ) -> Tensor:
         """The objective on a batch, a scalar: the mean over images of one of these at a random t.
 
         - simple (equation 14): mean of (target - network(x_t, t))^2 over pixels, with min-SNR weights if asked for;
@@ -144,6 +147,7 @@ class DDPM(nn.Module):
             seed: t, the noise and which labels are hidden are functions of it.
             step: of the optimizer; not used.
             labels: int64 [N] in [0, classes); only a model with classes reads them.
+            share: which share of its batch x0 is.
 
         In training mode, importance sampling of t keeps the losses it sees, in buffers.
 
@@ -151,34 +155,36 @@ class DDPM(nn.Module):
             TypeError, ValueError: a model with classes got no labels, or some that do not fit.
         """
         n, device = x0.shape[0], x0.device
-        generator = torch.Generator().manual_seed(seed)
+        total, offset = share.total(n), share.first(n) * x0[:1].numel()
+        generator = torch.Generator().manual_seed(seed)  # draws for the whole batch
         if self.step_sampler is None:
-            t = torch.randint(self.schedule.steps, (n,), generator=generator).to(device)
+            t_of_batch = torch.randint(self.schedule.steps, (total,), generator=generator).to(device)
         else:
-            t, weight = self.step_sampler.draw(n, generator)
+            t_of_batch, weights = self.step_sampler.draw(total, generator)
+        t = share.of(t_of_batch)
         if self.config.classes:
             if labels is None:
                 raise ValueError(f"labels: got None, want one of {self.config.classes} classes for each image")
             check_labels(labels, n, self.config.classes)
-            hidden = torch.rand(n, generator=generator).to(device) < self.config.label_dropout
-            labels = labels.masked_fill(hidden, self.config.classes)
-        x_t = q_sample(x0, t, self.schedule, seed=seed)
-        losses = self._losses(self(x_t, t, labels).to(x_t.dtype), x0, x_t, t, seed)
+            hidden = torch.rand(total, generator=generator).to(device) < self.config.label_dropout
+            labels = labels.masked_fill(share.of(hidden), self.config.classes)
+        x_t = q_sample(x0, t, self.schedule, seed=seed, offset=offset)
+        losses = self._losses(self(x_t, t, labels).to(x_t.dtype), x0, x_t, t, seed, offset)
         if self.step_sampler is not None:
             if self.training:
-                self.step_sampler.update(t, losses.detach())
-            losses = weight.to(losses.dtype) * losses
+                self.step_sampler.update(t_of_batch, share.gather(losses.detach()))
+            losses = share.of(weights).to(losses.dtype) * losses
         prior = prior_bound(x0, self.schedule).mean() if self.config.objective == "vlb" else 0.0
         return losses.mean() + prior
 
-    def _losses(self, model_out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, seed: int) -> Tensor:
+    def _losses(self, model_out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, seed: int, offset: int) -> Tensor:
         """The objective of each image, [N], without what does not depend on the model."""
         config, s = self.config, self.schedule
         if config.objective == "vlb":
             how = {"prediction": config.prediction, "variance": config.variance}
             return s.steps * vb_terms(model_out, x0, x_t, t, s, **how)
         weight = None if self.mse_weights is None else self.mse_weights[t]
-        how = {"seed": seed, "prediction": config.prediction, "weight": weight}
+        how = {"seed": seed, "offset": offset, "prediction": config.prediction, "weight": weight}
         if config.objective == "simple":
             return diffusion_mse(model_out, x0, t, s, **how)
         mse, vb = hybrid_terms(model_out, x0, t, s, **how)

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..nn import GroupNormSiLU
 from ..ops import gan_generator_loss, gan_loss, gradient_penalty, normal
 from .phase import Phase
+from .share import WHOLE, Share
 
 Kind = Literal["minmax", "nonsaturating", "least_squares", "wasserstein", "hinge"]
 Network = Literal["mlp", "conv"]
@@ -179,30 +180,36 @@ class GAN(nn.Module):
             Phase("generator", self.generator, self.generator_loss),
         )
 
-    def discriminator_loss(self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
+    def discriminator_loss(
+        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+    ) -> Tensor:
         """The discriminator's loss of `dgmkern.gan_loss` on as many generated samples as real ones, and the penalty.
 
-        `x` [N, C, H, W] in [-1, 1]. z and the interpolates are functions of `seed`; `step` and `labels` change nothing.
-        Raises ValueError where `packing` does not divide N.
+        `x` [N, C, H, W] in [-1, 1], a `share` of its batch. z and the interpolates are functions of `seed`; `step` and
+        `labels` change nothing. Raises ValueError where `packing` does not divide N.
         """
         real = self._packed(x)
         with torch.no_grad():
-            fake = self._packed(self.generate(x.shape[0], seed=seed)).to(real.dtype)
+            fake = self.generate(x.shape[0], seed=seed, first=share.first(x.shape[0]))
+            fake = self._packed(fake).to(real.dtype)
         logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
         loss, _ = gan_loss(logits_real, logits_fake, self.config.kind)
         if self.config.gradient_penalty:
-            how = {"seed": seed, "offset": _INTERPOLATES, "target": self.config.penalty_target}
-            penalty = gradient_penalty(self.discriminator, real, fake, **how)
+            alpha = {"seed": seed, "offset": _INTERPOLATES + share.first(real.shape[0])}
+            penalty = gradient_penalty(self.discriminator, real, fake, target=self.config.penalty_target, **alpha)
             loss = loss + self.config.gradient_penalty * penalty.mean()
         return loss
 
-    def generator_loss(self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
+    def generator_loss(
+        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+    ) -> Tensor:
         """The generator's loss on as many samples as `x` has, z a function of `seed`; no gradient of the discriminator.
 
         Raises ValueError where `packing` does not divide N.
         """
         with _frozen(self.discriminator):
-            logits_fake = self.discriminator(self._packed(self.generate(x.shape[0], seed=seed)))
+            fake = self.generate(x.shape[0], seed=seed, first=share.first(x.shape[0]))
+            logits_fake = self.discriminator(self._packed(fake))
         return gan_generator_loss(logits_fake, self.config.kind)
 
     @torch.no_grad()

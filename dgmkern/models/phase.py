@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class Phase:
     """One optimizer step of one player.
 
-    `loss(x, *, seed, step, labels)` is a scalar whose gradient reaches no parameter but those of `module`, all of which
-    the step may change; `after`, where given, is called when it has. The losses of phases of one name are logged
-    together, as `<name>_loss` (those named "loss" as "loss").
+    `loss(x, *, seed, step, labels, share)` is a scalar whose gradient reaches no parameter but those of `module`, all
+    of which the step may change; `after`, where given, is called when it has. The losses of phases of one name are
+    logged together, as `<name>_loss` (those named "loss" as "loss").
     """
 
     name: str

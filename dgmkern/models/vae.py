@@ -27,6 +27,7 @@ from ..ops import (
     gaussian_rsample_kl,
     normal,
 )
+from .share import WHOLE, Share
 from .vae_inference import hmc_loss, semi_amortized_loss
 
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -244,23 +245,29 @@ class VAE(nn.Module):
         repeated = x.unsqueeze(1).expand(-1, k, -1, -1, -1).flatten(0, 1)
         return self.log_likelihood(repeated, z.flatten(0, 1)).unflatten(0, (-1, k)) + beta * log_ratio
 
-    def loss(self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None) -> Tensor:
+    def loss(
+        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+    ) -> Tensor:
         """Minus the bound of the config in nats, averaged over the batch; `labels` are not used.
 
-        `x` float32 [N, C, H, W] in [-1, 1]; `step` is the optimizer step, which the weight of the KL follows.
+        `x` float32 [N, C, H, W] in [-1, 1], a `share` of its batch; `step` is the optimizer step, which the weight of
+        the KL follows.
         """
         config, beta = self.config, self.config.kl_weight(step)
+        first = share.first(x.shape[0])
+        offset = first * config.latent
         if config.samples > 1:
-            log_weights = self.log_weights(x, config.samples, seed=seed, beta=beta)
+            log_weights = self.log_weights(x, config.samples, seed=seed, beta=beta, offset=config.samples * offset)
             return math.log(config.samples) - log_weights.logsumexp(1).mean()
         if config.refinement != "none":
             refined = semi_amortized_loss if config.refinement == "semi_amortized" else hmc_loss
-            return refined(self, x, seed=seed, beta=beta, steps=config.refinement_steps, size=config.refinement_size)
+            how = {"beta": beta, "steps": config.refinement_steps, "size": config.refinement_size}
+            return refined(self, x, seed=seed, first=first, **how)
         if config.free_bits:
             q = self.posterior(x)
-            kl = gaussian_kl(*q).mean(0).clamp(min=config.free_bits).sum()
-            return beta * kl - self.log_likelihood(x, gaussian_rsample(*q, seed=seed)).mean()
-        terms = self.elbo(x, seed=seed)
+            kl = share.gather(gaussian_kl(*q)).mean(0).clamp(min=config.free_bits).sum()
+            return beta * kl - self.log_likelihood(x, gaussian_rsample(*q, seed=seed, offset=offset)).mean()
+        terms = self.elbo(x, seed=seed, offset=offset)
         return (beta * terms.kl - terms.log_likelihood).mean()
 
     @torch.no_grad()

@@ -68,31 +68,43 @@ def amortization_gap(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float 
     return gap / samples
 
 
-def semi_amortized_loss(model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0) -> Tensor:
+def semi_amortized_loss(
+    model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0, first: int = 0
+) -> Tensor:
     """Minus the ELBO after `steps` gradient steps on the encoder's mu and logvar (Kim et al. 2018), batch mean, nats.
 
     Differentiable through the steps: the encoder learns to start where they end well. A step is `size` times the
-    gradient of each datum's ELBO with fresh noise.
+    gradient of each datum's ELBO with fresh noise. `first` is the number of x's first datum in that noise.
     """
     q = model.posterior(x)
+    numbered = {"seed": seed, "offset": first * model.config.latent}
     for i in range(steps):
         free = [q.mu] if model.config.posterior_logvar is not None else [q.mu, q.logvar]
-        gradients = _elbo_gradients(model, x, q, free, seed=seed, step=i, beta=beta, create_graph=True)
+        gradients = _elbo_gradients(model, x, q, free, step=i, beta=beta, create_graph=True, **numbered)
         moved = [p + size * gradient for p, gradient in zip(free, gradients, strict=True)]
         q = type(q)(*moved, *q[len(moved) :])
-    terms = model.elbo(x, seed=seed, q=q)
+    terms = model.elbo(x, q=q, **numbered)
     return (beta * terms.kl - terms.log_likelihood).mean()
 
 
 def _elbo_gradients(
-    model: VAE, x: Tensor, q: Posterior, free: list[Tensor], *, seed: int, step: int, beta: float = 1.0, **options: bool
+    model: VAE,
+    x: Tensor,
+    q: Posterior,
+    free: list[Tensor],
+    *,
+    seed: int,
+    step: int,
+    beta: float = 1.0,
+    offset: int = 0,
+    **options: bool,
 ) -> tuple[Tensor, ...]:
     """Gradients of each datum's log p(x|z) - beta KL by the `free` parameters of `q`."""
     with torch.enable_grad():
         for p in free:
             if p.is_leaf:
                 p.requires_grad_()
-        terms = model.elbo(x, seed=seed, q=q, offset=(2 * step + 1) << 40)
+        terms = model.elbo(x, seed=seed, q=q, offset=((2 * step + 1) << 40) + offset)
         return torch.autograd.grad((terms.log_likelihood - beta * terms.kl).sum(), free, **options)
 
 
@@ -115,6 +127,7 @@ def hmc(
     step_size: float,
     leapfrog_steps: int = 10,
     scale: Tensor | None = None,
+    first: int = 0,
 ) -> Chain:
     """Hamiltonian Monte Carlo (Neal 2011), one chain a row: leaves exp(log_prob) invariant.
 
@@ -126,6 +139,7 @@ def hmc(
         z: states to start from, [N, D]; not changed.
         scale: like z, standard deviations of the target as far as known: `step_size` is in units of them. Trajectories
             of length pi take a Gaussian to its mirror image: keep step_size * leapfrog_steps away from that.
+        first: number of the first chain; a chain's random numbers are functions of `seed` and its number.
 
     Raises:
         TypeError, ValueError: steps or leapfrog_steps no integers >= 1, step_size not above 0, z not [N, D], or scale
@@ -137,7 +151,7 @@ def hmc(
     z, accepted = z.detach(), z.new_zeros(len(z))
     value, slope = _value_and_slope(log_prob, z, scale)
     for i in range(steps):
-        momentum = _normal_as(z, seed, 2 * i + 1)
+        momentum = _normal_as(z, seed, 2 * i + 1, first)
         energy = momentum.square().sum(1) / 2 - value
         at, value_at, slope_at = z, value, slope
         for _ in range(leapfrog_steps):
@@ -146,7 +160,7 @@ def hmc(
             value_at, slope_at = _value_and_slope(log_prob, at, scale)
             momentum = momentum + step_size / 2 * slope_at
         drop = energy - (momentum.square().sum(1) / 2 - value_at)
-        take = torch.special.log_ndtr(_normal_as(value, seed, 2 * i + 2)) < drop  # log of a uniform number
+        take = torch.special.log_ndtr(_normal_as(value, seed, 2 * i + 2, first)) < drop  # log of a uniform number
         z, slope = torch.where(take[:, None], at, z), torch.where(take[:, None], slope_at, slope)
         value, accepted = torch.where(take, value_at, value), accepted + take
     return Chain(z, accepted / steps)
@@ -175,18 +189,20 @@ def langevin(
     return z
 
 
-def hmc_loss(model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0) -> Tensor:
+def hmc_loss(model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0, first: int = 0) -> Tensor:
     """Minus the ELBO, batch mean, nats, whose gradient teaches the encoder q and the decoder p(z|x) (Hoffman 2017).
 
     The encoder gets the gradient of the ELBO at z ~ q; the rest of the model that of log p(x|z) at z moved by `steps`
-    trajectories of `hmc`, whose leapfrog steps are `size` standard deviations of q.
+    trajectories of `hmc`, whose leapfrog steps are `size` standard deviations of q. `first` is the number of x's
+    first datum, of which its random numbers are functions.
     """
     q = model.posterior(x)
+    numbered = {"seed": seed, "offset": first * model.config.latent}
     with _frozen(model, but=model.encoder):
-        terms = model.elbo(x, seed=seed, q=q)
+        terms = model.elbo(x, q=q, **numbered)
         mu, logvar = (p.detach() for p in q)
-        start, scale = gaussian_rsample(mu, logvar, seed=seed), torch.exp(logvar / 2)
-        options = {"step_size": size, "leapfrog_steps": _LEAPFROG_STEPS, "scale": scale}
+        start, scale = gaussian_rsample(mu, logvar, **numbered), torch.exp(logvar / 2)
+        options = {"step_size": size, "leapfrog_steps": _LEAPFROG_STEPS, "scale": scale, "first": first}
         z = hmc(log_joint(model, x), start, seed=seed, steps=steps, **options).z
     of_decoder = -model.log_likelihood(x, z).mean()
     return (beta * terms.kl - terms.log_likelihood).mean() + (of_decoder - of_decoder.detach())
@@ -210,8 +226,9 @@ def _value_and_slope(log_prob: Callable[[Tensor], Tensor], z: Tensor, scale: Ten
         return value.detach(), scale * torch.autograd.grad(value.sum(), z)[0]
 
 
-def _normal_as(x: Tensor, seed: int, stretch: int) -> Tensor:
-    return normal(x.shape, seed, offset=stretch << 40, dtype=x.dtype, device=x.device)
+def _normal_as(x: Tensor, seed: int, stretch: int, first: int = 0) -> Tensor:
+    offset = (stretch << 40) + first * x[:1].numel()
+    return normal(x.shape, seed, offset=offset, dtype=x.dtype, device=x.device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint, CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from .config import ConfigError, RunConfig, TrainConfig, learning_rate
+from .distributed import PeerError, Ranks, process_group
 from .figures import save_image_grid, save_loss_curve
 from .log import losses_of, read_log
 from .presets import preset
@@ -14,6 +15,8 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "NonFiniteLossError",
+    "PeerError",
+    "Ranks",
     "RunConfig",
     "RunFolder",
     "TrainConfig",
@@ -26,6 +29,7 @@ __all__ = [
     "losses_of",
     "open_checkpoint",
     "preset",
+    "process_group",
     "read_log",
     "require_writable",
     "save_checkpoint",

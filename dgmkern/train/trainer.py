@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from signal import Signals
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from ..data import ImageDataset, batch_indices, to_signed
 from ..models import Phase, model_classes, phases_of
 from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
-from .config import RunConfig, learning_rate
+from .config import ConfigError, RunConfig, learning_rate
+from .distributed import Ranks
 from .ema import averaged_model
 from .figures import save_image_grid
 from .log import JSONLLog, is_loss
@@ -40,11 +42,18 @@ class Trainer:
 
     All random numbers of a step are functions of (config.train.seed, step), so a run continued from a checkpoint is
     bit for bit the run that was never stopped (on the same machine with the same number of threads).
+
+    In a process group of torch.distributed, every rank trains on its share of each batch, and all have the same weights
+    after each step: to rounding those that one process gets. Rank 0 alone writes files. What the network itself draws
+    (dropout) is other numbers with other ranks. Raises ConfigError if the ranks do not divide the batch.
     """
 
     def __init__(self, config: RunConfig, dataset: ImageDataset) -> None:
         if config.image_shape != dataset.image_shape:
             raise ValueError(f"dataset: got images {dataset.image_shape}, the config is for {config.image_shape}")
+        self.ranks = Ranks.current()
+        if config.train.batch_size % self.ranks.ranks:
+            raise ConfigError(f"batch_size: got {config.train.batch_size}, want a multiple of {self.ranks.ranks} ranks")
         self.config = config
         self.dataset = dataset
         self.step = 0
@@ -54,6 +63,7 @@ class Trainer:
             model = model_class(config.model_config, config.image_shape)
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.model: nn.Module = model.to(memory_format=self.memory_format)
+        self.ranks.broadcast(self.model.state_dict().values())
         self.ema = averaged_model(self.model, config.train.ema_decay)
         # by player, and by parameter
         self.optimizers = {phase.module: self._optimizer(phase.module) for phase in phases_of(self.model, 0)}
@@ -70,20 +80,22 @@ class Trainer:
         return torch.optim.AdamW(player.parameters(), **how, fused=True)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number` of the run: images float32 [N, C, H, W] in [-1, 1] and labels int64 [N].
+        """This rank's share of batch `number`: images float32 [N, C, H, W] in [-1, 1] and labels int64 [N].
 
         Phase i of step s takes batch P s + i, where P is the number of phases of that step.
         """
         train = self.config.train
-        indices = torch.from_numpy(batch_indices(len(self.dataset), train.batch_size, seed=train.seed, step=number))
+        indices = batch_indices(len(self.dataset), train.batch_size, seed=train.seed, step=number)
+        indices = self.ranks.of(torch.from_numpy(indices))
         images = to_signed(self.dataset.images[indices]).contiguous(memory_format=self.memory_format)
         return images, self.dataset.labels[indices]
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step of every phase; returns the record for the log: of each player loss and gradient norm.
 
-        Seeds torch's default generator with the phase's seed, so that a model may draw from it (dropout, for example).
-        Figures of several phases of one name are means. Raises NonFiniteLossError before the player's weights change.
+        Seeds torch's default generator with the phase's seed, plus the rank, so that a model may draw from it (dropout).
+        Figures are those of the whole batch, and means over the phases of one name. Raises NonFiniteLossError before
+        the player's weights change.
         """
         lr = learning_rate(self.config.train, self.step)
         self.model.train()
@@ -102,17 +114,18 @@ class Trainer:
         """The optimizer step of phase `i` of `phases`; its loss, and the norm of its gradient before clipping."""
         train = self.config.train
         seed = step_seed(train.seed, self.step, i)
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed + self.ranks.rank)
         images, labels = self.batch(self.step * phases + i)
         with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = phase.loss(images, seed=seed, step=self.step, labels=labels)
-        loss_value = loss.item()
+            loss = phase.loss(images, seed=seed, step=self.step, labels=labels, share=self.ranks)
+        loss_value = self.ranks.mean(loss)
         what = phase.prefix.replace("_", " ")
         if not math.isfinite(loss_value):
             raise NonFiniteLossError(self.step, seed, f"{what}loss is {loss_value}")
         optimizer = self.optimizers[phase.module]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.ranks.average_gradients(phase.module.parameters())
         norm = nn.utils.clip_grad_norm_(phase.module.parameters(), train.clip_grad).item()
         if not math.isfinite(norm):
             raise NonFiniteLossError(self.step, seed, f"{what}gradient norm is {norm}")
@@ -126,30 +139,33 @@ class Trainer:
     def fit(self, run: RunFolder, *, progress: bool = True) -> Signals | None:
         """Train up to `config.train.steps`, logging and writing checkpoints into `run`.
 
-        SIGINT or SIGTERM ends it after the step at hand, with a checkpoint; the signal is returned (None: finished).
+        SIGINT or SIGTERM, of any rank, ends it after the step at hand, with a checkpoint; the signal is returned (None:
+        finished).
         """
         train = self.config.train
+        first = self.ranks.rank == 0
         saved = self.step
         if self.step == 0:
             self.save(run)  # whatever happens, there is something to resume
         with (
             torch.random.fork_rng(devices=[]),
             StopSignal() as stop,
-            JSONLLog(run.log, step=self.step) as log,
+            JSONLLog(run.log, step=self.step) if first else nullcontext() as log,
             progress_bar(
                 total=train.steps * train.batch_size,
                 initial=self.step * train.batch_size,
                 desc=f"{self.config.model} on {self.config.data}",
                 unit="img",
                 unit_scale=True,
-                disable=not progress,
+                disable=not (progress and first),
             ) as bar,
         ):
-            while self.step < train.steps and stop.received is None:
+            while self.step < train.steps and not self.ranks.largest(stop.received or 0):
                 start = time.perf_counter()
                 record = self.train_step()
                 record["seconds"] = round(time.perf_counter() - start, 6)
-                log.write(record)
+                if log is not None:
+                    log.write(record)
                 losses = {name: f"{value:.4f}" for name, value in record.items() if is_loss(name)}
                 bar.set_postfix(**losses, step=f"{self.step}/{train.steps}", refresh=False)
                 bar.update(train.batch_size)
@@ -160,19 +176,19 @@ class Trainer:
                     self.save_samples(run)
             if saved != self.step:
                 self.save(run)
-        return stop.received
+            received = self.ranks.largest(stop.received or 0)
+        return Signals(received) if received else None
 
     def save(self, run: RunFolder) -> None:
-        """Write a checkpoint of the present state."""
+        """Write a checkpoint of the present state, on rank 0; the others wait."""
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": t for name, t in self.ema.module.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if parameter in self._optimizer_of:
                 for key, value in self._optimizer_of[parameter].state.get(parameter, {}).items():
                     tensors[f"optimizer.{name}.{key}"] = value
-        save_checkpoint(
-            run.checkpoints, Checkpoint(self.config, self.step, tensors), keep_last=self.config.train.keep_last
-        )
+        checkpoint, keep_last = Checkpoint(self.config, self.step, tensors), self.config.train.keep_last
+        self.ranks.on_first(lambda: save_checkpoint(run.checkpoints, checkpoint, keep_last=keep_last))
 
     def save_samples(self, run: RunFolder) -> None:
         """Write a grid of samples of the averaged weights; the same noise at every step."""

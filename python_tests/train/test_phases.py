@@ -76,7 +76,7 @@ def test_each_phase_has_its_own_batch_and_seed(digits, tiny_gan, monkeypatch):
     trainer = Trainer(config, digits)
 
     def spied(loss):
-        def spy(x, *, seed, step, labels):
+        def spy(x, *, seed, step, labels, share):
             seen.append((x, seed, step, labels, torch.initial_seed()))
             return loss(x, seed=seed, step=step, labels=labels)
 
@@ -124,7 +124,7 @@ def test_a_model_of_one_phase_logs_as_before(digits, tiny):
 def test_the_step_and_the_labels_reach_the_loss(digits, tiny, monkeypatch):
     seen, sound = [], DDPM.loss
 
-    def loss(self, x0, *, seed, step, labels):
+    def loss(self, x0, *, seed, step, labels, share):
         seen.append((step, labels))
         return sound(self, x0, seed=seed)
 
