@@ -93,7 +93,7 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One optimizer step of every phase; returns the record for the log: of each player loss and gradient norm.
 
-        Seeds torch's default generator with the phase's seed, plus the rank, so that a model may draw from it (dropout).
+        Seeds torch's default generator with the phase's seed plus the rank, so that a model may draw from it (dropout).
         Figures are those of the whole batch, and means over the phases of one name. Raises NonFiniteLossError before
         the player's weights change.
         """
@@ -173,7 +173,7 @@ class Trainer:
                     self.save(run)
                     saved = self.step
                 if train.sample_every and self.step % train.sample_every == 0:
-                    self.save_samples(run)
+                    self.ranks.on_first(lambda: self._save_samples(run))
             if saved != self.step:
                 self.save(run)
             received = self.ranks.largest(stop.received or 0)
@@ -190,7 +190,7 @@ class Trainer:
         checkpoint, keep_last = Checkpoint(self.config, self.step, tensors), self.config.train.keep_last
         self.ranks.on_first(lambda: save_checkpoint(run.checkpoints, checkpoint, keep_last=keep_last))
 
-    def save_samples(self, run: RunFolder) -> None:
+    def _save_samples(self, run: RunFolder) -> None:
         """Write a grid of samples of the averaged weights; the same noise at every step."""
         train, path = self.config.train, run.samples_at(self.step)
         path.parent.mkdir(exist_ok=True)
