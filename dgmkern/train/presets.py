@@ -21,6 +21,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("ddpm", "digits"): ({"channels": 32}, {"steps": 1500, "lr": 2e-3, "channels_last": True}),
     ("ddpm", "mnist"): _MNIST,
     ("ddpm", "fashion-mnist"): _MNIST,
+    ("ddpm", "binarized-mnist"): _MNIST,
     ("vae", "digits"): ({"encoder": (128,), "decoder": (128,), "latent": 8}, {"steps": 3000, "lr": 2e-3}),
     ("vae", "mnist"): _VAE_MNIST,
     ("vae", "fashion-mnist"): _VAE_MNIST,
@@ -28,6 +29,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
     ("gan", "digits"): (_GAN | {"latent": 32}, {"steps": 1500, "batch_size": 64, "lr": 2e-3, "betas": (0.5, 0.99)}),
     ("gan", "mnist"): _GAN_MNIST,
     ("gan", "fashion-mnist"): _GAN_MNIST,
+    ("gan", "binarized-mnist"): _GAN_MNIST,
 }
 
 

@@ -115,6 +115,14 @@ def settings(variants: list[str]) -> dict:
     return json.loads(json.dumps(made))
 
 
+def are_present(recorded: dict) -> bool:
+    """Whether settings of a file are those of now; one that is younger than the file was at its default."""
+    train = asdict(TrainConfig()) | recorded["train"]
+    variants = {name: asdict(GANConfig()) | found for name, found in recorded["variants"].items()}
+    filled = {"train": train, "variants": variants}
+    return json.loads(json.dumps(filled)) == settings(list(variants))
+
+
 def save_picture(problem: str, runs: dict[str, list[dict]], path: Path) -> None:
     """Samples of the run of seed 0 of each variant, in its title modes and high quality of that run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -145,7 +153,7 @@ def main() -> None:
     path = arguments.folder / f"gan_modes_{arguments.problem}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     runs: dict[str, list[dict]] = record.get("runs", {})
-    if runs and record["settings"] != settings(list(runs)):
+    if runs and not are_present(record["settings"]):
         parser.error(f"{path}: has runs with other settings; move it away")
     for seed in (bar := tqdm(range(arguments.seeds), desc=arguments.problem, unit="seed")):
         for name in arguments.variants:

@@ -22,7 +22,10 @@ def record(request):
 
 @pytest.mark.parametrize("record", ALL, indirect=True)
 def test_the_record_is_of_the_present_settings_and_its_means_are_those_of_its_runs(record):
-    assert record["settings"] == gan_modes.settings(list(record["runs"]))
+    assert gan_modes.are_present(record["settings"])
+    assert list(record["settings"]["variants"]) == list(record["runs"])
+    changed = {**record["settings"]["train"], "lr": 1.0}
+    assert not gan_modes.are_present({**record["settings"], "train": changed})
     for name, runs in record["runs"].items():
         assert [run["seed"] for run in runs] == list(range(len(runs)))
         assert record["means"][name] == gan_modes.means(runs)
