@@ -11,6 +11,7 @@ from torch import Tensor
 
 import dgmkern
 from dgmkern.data import load
+from dgmkern.models import WHOLE, Share
 from dgmkern.models.ddpm import DDPM
 from dgmkern.train.config import RunConfig
 from dgmkern.train.presets import preset
@@ -34,12 +35,13 @@ def eager_loss(
     seed: int,
     step: int = 0,
     labels: Tensor | None = None,
+    share: Share = WHOLE,
     noise: Tensor | None = None,
 ) -> Tensor:
     """`DDPM.loss` as it is usually written: draw, gather from fp32 tables, broadcast, mix, mean squared error.
 
     `noise` replaces the draw in the check. The trainer has seeded torch's generator with `seed`; t of the check comes
-    from the same stream as in `DDPM.loss`.
+    from the same stream as in `DDPM.loss`, whose `step`, `labels` and `share` of the trainer change nothing here.
     """
     generator = torch.Generator().manual_seed(seed)
     t = torch.randint(model.schedule.steps, (x0.shape[0],), generator=generator)
