@@ -102,6 +102,18 @@ def one_thread(_reproducible):
         yield
 
 
+@pytest.fixture(scope="session")
+def classifier_cache(tmp_path_factory):
+    """A cache folder with the classifier of digits, trained once."""
+    from dgmkern.features import trained_classifier
+
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGMKERN_CACHE", str(folder))
+        trained_classifier("digits", progress=False)
+    return folder
+
+
 @pytest.fixture
 def peer() -> Callable[[str], ModuleType]:
     """Imports a module of another project by its name."""

@@ -10,21 +10,15 @@ from torch import nn
 from dgmkern.cli import main
 from dgmkern.data import load, to_signed
 from dgmkern.evaluation import evaluate_likelihood, evaluate_samples
-from dgmkern.features import trained_classifier
 from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.models.vae import VAE, VAEConfig
 
 SHAPE = (1, 8, 8)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache folder with the classifier of digits."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGMKERN_CACHE", str(folder))
-        trained_classifier("digits", progress=False)
-        yield folder
+@pytest.fixture
+def cache(classifier_cache, monkeypatch):
+    monkeypatch.setenv("DGMKERN_CACHE", str(classifier_cache))
 
 
 class Copies(nn.Module):

@@ -1,13 +1,23 @@
 """One door to every data set, by name."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 from .binarized_mnist import PARTS, load_binarized_mnist
 from .digits import load_digits
 from .errors import DataError
 from .images import ImageDataset
 from .mnist import load_mnist
 
-NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist")
 SPLITS = ("train", "test", "all")
+# name: (reader of a split, its splits)
+_READERS: dict[str, tuple[Callable[[str], ImageDataset], Iterable[str]]] = {
+    "digits": (load_digits, SPLITS),
+    "mnist": (partial(load_mnist, "mnist"), SPLITS),
+    "fashion-mnist": (partial(load_mnist, "fashion-mnist"), SPLITS),
+    "binarized-mnist": (load_binarized_mnist, PARTS),
+}
+NAMES = tuple(_READERS)
 
 
 def load(name: str, split: str = "train") -> ImageDataset:
@@ -24,9 +34,7 @@ def load(name: str, split: str = "train") -> ImageDataset:
     """
     if name not in NAMES:
         raise DataError(f"data: unknown data set {name!r}, want one of {', '.join(NAMES)}")
-    splits = tuple(PARTS) if name == "binarized-mnist" else SPLITS
+    read, splits = _READERS[name]
     if split not in splits:
         raise DataError(f"split: got {split!r}, want one of {', '.join(splits)}")
-    if name == "binarized-mnist":
-        return load_binarized_mnist(split)
-    return load_digits(split) if name == "digits" else load_mnist(name, split)
+    return read(split)

@@ -1,4 +1,4 @@
-"""One thread, and a cache folder of the test run's own."""
+"""One thread, and the classifier of digits."""
 
 import pytest
 
@@ -10,17 +10,7 @@ def _one_thread(one_thread):
     pass
 
 
-@pytest.fixture(scope="session")
-def cached(tmp_path_factory):
-    """A cache folder with the classifier of digits."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGMKERN_CACHE", str(folder))
-        trained_classifier("digits", progress=False)
-    return folder
-
-
 @pytest.fixture
-def digits_classifier(cached, monkeypatch):
-    monkeypatch.setenv("DGMKERN_CACHE", str(cached))
+def digits_classifier(classifier_cache, monkeypatch):
+    monkeypatch.setenv("DGMKERN_CACHE", str(classifier_cache))
     return trained_classifier("digits")

@@ -41,10 +41,10 @@ def trainings(monkeypatch, digits_classifier):
 
 
 @pytest.fixture
-def copied(cached, tmp_path, monkeypatch):
+def copied(classifier_cache, tmp_path, monkeypatch):
     """A cache folder of the test's own, with the classifier of digits in it."""
     file_of(tmp_path).parent.mkdir()
-    file_of(tmp_path).write_bytes(file_of(cached).read_bytes())
+    file_of(tmp_path).write_bytes(file_of(classifier_cache).read_bytes())
     monkeypatch.setenv("DGMKERN_CACHE", str(tmp_path))
     return tmp_path
 
@@ -95,11 +95,11 @@ def test_images_of_another_shape_are_refused(digits_classifier):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_two_trainings_in_two_processes_give_the_same_bytes_for_any_thread_count(threads, cached, tmp_path):
+def test_two_trainings_in_two_processes_give_the_same_bytes_for_any_thread_count(threads, classifier_cache, tmp_path):
     environment = os.environ | {"DGMKERN_CACHE": str(tmp_path), "OMP_NUM_THREADS": str(threads)}
     code = f"import torch; assert torch.get_num_threads() == {threads}; {TRAIN}"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-    assert file_of(tmp_path).read_bytes() == file_of(cached).read_bytes()
+    assert file_of(tmp_path).read_bytes() == file_of(classifier_cache).read_bytes()
 
 
 def test_training_leaves_torch_as_it_was():
@@ -152,8 +152,8 @@ def test_the_name_tells_weights_apart(digits_classifier):
         (lambda file: file.replace(b'"dgmkern"', b'"dgmcorn"'), "damaged"),
     ],
 )
-def test_a_damaged_or_stale_file_is_said_and_replaced(trainings, copied, cached, damage, message):
-    whole = file_of(cached).read_bytes()
+def test_a_damaged_or_stale_file_is_said_and_replaced(trainings, copied, classifier_cache, damage, message):
+    whole = file_of(classifier_cache).read_bytes()
     assert damage(whole) != whole
     file_of(copied).write_bytes(damage(whole))
     with pytest.warns(UserWarning, match=f"{file_of(copied)}: .*{message}.*; training it anew"):

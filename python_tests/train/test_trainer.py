@@ -5,24 +5,10 @@ import threading
 
 import pytest
 import torch
+from bits import assert_same_bits, state
 
 from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.train import Checkpoint, CheckpointError, NonFiniteLossError, RunFolder, Trainer, load_model, read_log
-
-
-def state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in trainer.ema.module.state_dict().items()}
-    for i, optimizer in enumerate(trainer.optimizers.values()):
-        for j, parameter in enumerate(optimizer.param_groups[0]["params"]):
-            tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in optimizer.state[parameter].items()}
-    return tensors
-
-
-def assert_same_bits(a: Trainer, b: Trainer) -> None:
-    left, right = state(a), state(b)
-    assert left.keys() == right.keys()
-    assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
 def test_the_loss_falls_on_real_digits(digits, tiny):
