@@ -226,7 +226,7 @@ class VAE(nn.Module):
         """log p(x|z), [N], of `x` [N, C, H, W] and `z` [N, D]; a density for "gaussian"."""
         out = self.decoder(z).to(x.dtype)
         if self.config.likelihood == "bernoulli":
-            return -bernoulli_nll(out, (x + 1) / 2)
+            return -bernoulli_nll(out, torch.add(0.5, x, alpha=0.5))
         if self.config.likelihood == "gaussian":
             return -gaussian_nll(x, out, self.logvar.to(x.dtype).expand_as(x))
         return -discretized_gaussian_nll(x, *out.chunk(2, dim=1))

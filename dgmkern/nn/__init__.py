@@ -4,5 +4,14 @@ from .group_norm_silu import GroupNormSiLU
 from .loss_second_moment import LossSecondMoment
 from .time_embedding import TimeEmbedding, sinusoidal_embedding
 from .unet import UNet, check_labels
+from .upsample import UpsampleConv2d
 
-__all__ = ["GroupNormSiLU", "LossSecondMoment", "TimeEmbedding", "UNet", "check_labels", "sinusoidal_embedding"]
+__all__ = [
+    "GroupNormSiLU",
+    "LossSecondMoment",
+    "TimeEmbedding",
+    "UNet",
+    "UpsampleConv2d",
+    "check_labels",
+    "sinusoidal_embedding",
+]

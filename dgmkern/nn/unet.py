@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .group_norm_silu import GroupNormSiLU
 from .time_embedding import TimeEmbedding
+from .upsample import UpsampleConv2d
 
 
 class ResidualBlock(nn.Module):
@@ -25,7 +26,7 @@ class ResidualBlock(nn.Module):
         scale, shift = self.time(time).chunk(2, dim=1)
         h = self.conv1(self.norm1(x))
         h = self.conv2(self.dropout(self.norm2(h, scale, shift)))
-        return self.skip(x) + h
+        return h.add_(self.skip(x))  # into what the convolution has just written, which is in a cache
 
 
 class SelfAttention(nn.Module):
@@ -117,7 +118,7 @@ class UNet(nn.Module):
                 self.up[-1].append(stage(c + skips.pop(), width, level == lowest))
                 c = width
             if level > 0:
-                self.upsample.append(nn.Conv2d(c, c, 3, padding=1))
+                self.upsample.append(UpsampleConv2d(c, c))
 
         self.norm = GroupNormSiLU(c)
         self.head = _zeroed(nn.Conv2d(c, out_channels, 3, padding=1))
@@ -143,7 +144,7 @@ class UNet(nn.Module):
             for stage in stages:
                 h = _apply(stage, torch.cat([h, skips.pop()], dim=1), time)
             if level < len(self.upsample):
-                h = self.upsample[level](F.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
+                h = self.upsample[level](h, skips[-1].shape[2:])
         return self.head(self.norm(h))
 
 

@@ -13,9 +13,10 @@ from ..models import Phase, model_classes, phases_of
 from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from .config import ConfigError, RunConfig, learning_rate
 from .distributed import Ranks
-from .ema import averaged_model
+from .ema import AveragedWeights
 from .figures import save_image_grid
 from .log import JSONLLog, is_loss
+from .products import fast_products
 from .progress import progress_bar
 from .run import RunFolder
 from .sampling import draw_images
@@ -64,7 +65,7 @@ class Trainer:
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.model: nn.Module = model.to(memory_format=self.memory_format)
         self.ranks.broadcast(self.model.state_dict().values())
-        self.ema = averaged_model(self.model, config.train.ema_decay)
+        self.ema = AveragedWeights(self.model, config.train.ema_decay)
         # by player, and by parameter
         self.optimizers = {phase.module: self._optimizer(phase.module) for phase in phases_of(self.model, 0)}
         self._optimizer_of: dict[nn.Parameter, torch.optim.AdamW] = {}
@@ -105,7 +106,7 @@ class Trainer:
             loss, norm = self._play(phase, i, len(phases), lr)
             figures.setdefault(f"{phase.prefix}loss", []).append(loss)
             figures.setdefault(f"{phase.prefix}grad_norm", []).append(norm)
-        self.ema.update_parameters(self.model)
+        self.ema.update()
         self.step += 1
         means = {name: sum(values) / len(values) for name, values in figures.items()}
         return {"step": self.step, **means, "lr": lr}
@@ -116,19 +117,24 @@ class Trainer:
         seed = step_seed(train.seed, self.step, i)
         torch.default_generator.manual_seed(seed + self.ranks.rank)
         images, labels = self.batch(self.step * phases + i)
-        with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = phase.loss(images, seed=seed, step=self.step, labels=labels, share=self.ranks)
-        loss_value = self.ranks.mean(loss)
-        what = phase.prefix.replace("_", " ")
-        if not math.isfinite(loss_value):
-            raise NonFiniteLossError(self.step, seed, f"{what}loss is {loss_value}")
         optimizer = self.optimizers[phase.module]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.ranks.average_gradients(phase.module.parameters())
-        norm = nn.utils.clip_grad_norm_(phase.module.parameters(), train.clip_grad).item()
+        with fast_products():
+            with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+                loss = phase.loss(images, seed=seed, step=self.step, labels=labels, share=self.ranks)
+            loss_value = self.ranks.mean(loss)
+            what = phase.prefix.replace("_", " ")
+            if not math.isfinite(loss_value):
+                raise NonFiniteLossError(self.step, seed, f"{what}loss is {loss_value}")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        parameters = list(phase.module.parameters())
+        self.ranks.average_gradients(parameters)
+        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total.item()
         if not math.isfinite(norm):
             raise NonFiniteLossError(self.step, seed, f"{what}gradient norm is {norm}")
+        if norm > train.clip_grad:
+            nn.utils.clip_grads_with_norm_(parameters, train.clip_grad, total)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -202,7 +208,7 @@ class Trainer:
         self.config.check_resumes(checkpoint.config)
         load_weights(self.model, checkpoint.part("model"))
         load_weights(self.ema.module, checkpoint.part("ema"))
-        self.ema.n_averaged.fill_(checkpoint.step)
+        self.ema.updates = checkpoint.step
         self.step = checkpoint.step
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
