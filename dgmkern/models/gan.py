@@ -105,8 +105,8 @@ class Discriminator(nn.Sequential):
     def input_gradient(self, x: Tensor) -> Tensor:
         """The gradient of each score by its sample, of x's shape; differentiable by the weights, by plain backward.
 
-        Between the kinks of LeakyReLU a score is affine: its gradient is W_1^T S_1 ... W_L^T, with the slopes S_l of the
-        hidden layers, and does not change with x or the biases. `dgmkern.gradient_penalty` takes twice the time.
+        Between the kinks of LeakyReLU a score is affine: its gradient W_1^T S_1 ... W_L^T, with the slopes S_l of the
+        hidden layers, does not change with x or the biases.
         """
         # one look at each weight: under spectral_norm it is a step of the power iteration, as in `forward`
         layers = [(layer.weight, layer.bias) for layer in self if isinstance(layer, (nn.Linear, nn.Conv2d))]

@@ -69,7 +69,9 @@ def test_the_discriminators_step_is_that_with_double_backward_in_fp64(config, ta
     for name in want:
         assert (got[name] - want[name]).abs().max() < 1e-12, name
     by_penalty = parameter_gradients(penalty.mean(), twin.discriminator)
-    assert sum(gradient.abs().max() > 1e-6 for gradient in by_penalty.values()) == sum("weight" in name for name in want)
+    assert sum(gradient.abs().max() > 1e-6 for gradient in by_penalty.values()) == sum(
+        "weight" in name for name in want
+    )
     for name, buffer in twin.discriminator.named_buffers():
         assert torch.equal(model.discriminator.get_buffer(name), buffer), name
 
