@@ -109,17 +109,19 @@ class Discriminator(nn.Sequential):
         hidden layers, does not change with x or the biases.
         """
         # one look at each weight: under spectral_norm it is a step of the power iteration, as in `forward`
-        layers = [(layer.weight, layer.bias) for layer in self if isinstance(layer, (nn.Linear, nn.Conv2d))]
-        slopes, shapes = [], []
+        *layers, last = [(layer.weight, layer.bias) for layer in self if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        shapes, hidden = [], []  # of each layer what goes in and what comes out
+        h = x
         with torch.no_grad():
-            h = x
-            for weight, bias in layers[:-1]:
+            for weight, bias in layers:
                 shapes.append(h.shape)
                 h = F.leaky_relu(self._product(h, weight, bias), _SLOPE)
-                slopes.append(torch.where(h > 0, 1.0, weight.new_tensor(_SLOPE)))
-        gradient = layers[-1][0].view(1, *h.shape[1:])
-        for (weight, _), slope, shape in zip(reversed(layers[:-1]), reversed(slopes), reversed(shapes), strict=True):
-            gradient = self._transposed_product(gradient * slope, weight, shape)
+                hidden.append(h)
+        gradient = last[0].view(1, *h.shape[1:]).expand_as(h)
+        for (weight, _), h, shape in zip(reversed(layers), reversed(hidden), reversed(shapes), strict=True):
+            # the sign of h is that of what LeakyReLU was given; a factor of torch.where takes 20 times as long
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, h, _SLOPE, True)
+            gradient = self._transposed_product(gradient, weight, shape)
         return gradient
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

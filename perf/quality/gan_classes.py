@@ -49,7 +49,9 @@ VARIANTS = {
     "flat": FLAT,
     "flat, conv": replace(FLAT, network="conv", channels=16, multipliers=(1, 2, 4)),
 }
-TRAIN = TrainConfig(steps=10000, batch_size=64, lr=5e-4, betas=(0.5, 0.9), warmup=0, ema_decay=0.999)
+TRAIN = TrainConfig(
+    steps=8000, batch_size=64, lr=1e-3, betas=(0.5, 0.99), warmup=0, ema_decay=0.999, channels_last=True
+)
 
 
 @dataclass(frozen=True)
