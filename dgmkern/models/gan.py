@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..nn import GroupNormSiLU
-from ..ops import gan_generator_loss, gan_loss, gradient_penalty, normal
+from ..ops import gan_generator_loss, gan_loss, gradient_norm_penalty, interpolate, normal
 from .phase import Phase
 from .share import WHOLE, Share
 
@@ -26,6 +26,9 @@ Output = Literal["tanh", "linear"]
 
 # The weights of the interpolates are drawn far beyond the numbers of the stream that latents take.
 _INTERPOLATES = 1 << 40
+
+_SLOPE = 0.2  # of the discriminators' LeakyReLU below 0
+_HALVING = {"stride": 2, "padding": 1}  # of a 3 x 3 convolution; 2n - 1 and 2n become n
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,54 @@ class MLPGenerator(nn.Sequential):
         super().__init__(*hidden, nn.Linear(widths[-1], size), _output(config), nn.Unflatten(1, image_shape))
 
 
-class MLPDiscriminator(nn.Sequential):
-    """Samples [N, C, H, W] to scores [N, 1]."""
+class Discriminator(nn.Sequential):
+    """Samples [N, C, H, W] to scores [N, 1], by layers with LeakyReLU between them."""
+
+    def input_gradient(self, x: Tensor) -> Tensor:
+        """The gradient of each score by its sample, of x's shape; differentiable by the weights, by plain backward.
+
+        Between the kinks of LeakyReLU a score is affine: its gradient W_1^T S_1 ... W_L^T, with the slopes S_l of the
+        hidden layers, does not change with x or the biases.
+        """
+        # one look at each weight: under spectral_norm it is a step of the power iteration, as in `forward`
+        *layers, last = [(layer.weight, layer.bias) for layer in self if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        shapes, hidden = [], []  # of each layer what goes in and what comes out
+        h = x
+        with torch.no_grad():
+            for weight, bias in layers:
+                shapes.append(h.shape)
+                h = F.leaky_relu(self._product(h, weight, bias), _SLOPE)
+                hidden.append(h)
+        gradient = last[0].view(1, *h.shape[1:]).expand_as(h)
+        for (weight, _), h, shape in zip(reversed(layers), reversed(hidden), reversed(shapes), strict=True):
+            # the sign of h is that of what LeakyReLU was given; a factor of torch.where takes 20 times as long
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, h, _SLOPE, True)
+            gradient = self._transposed_product(gradient, weight, shape)
+        return gradient
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """What a hidden layer does."""
+        raise NotImplementedError
+
+    def _transposed_product(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient by a hidden layer's input of that shape, of the one by its output."""
+        raise NotImplementedError
+
+
+class MLPDiscriminator(Discriminator):
+    """Fully connected hidden layers."""
 
     def __init__(self, config: GANConfig, image_shape: tuple[int, int, int]) -> None:
         norm = spectral_norm if config.spectral_norm else nn.Identity()
         widths = [image_shape[0] * image_shape[1] * image_shape[2]] + [config.hidden] * config.layers
-        hidden = [layer for a, b in pairwise(widths) for layer in (norm(nn.Linear(a, b)), nn.LeakyReLU(0.2))]
+        hidden = [layer for a, b in pairwise(widths) for layer in (norm(nn.Linear(a, b)), nn.LeakyReLU(_SLOPE))]
         super().__init__(nn.Flatten(), *hidden, norm(nn.Linear(widths[-1], 1)))
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x.flatten(1), weight, bias)
+
+    def _transposed_product(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        return (gradient @ weight).view(shape)
 
 
 class ConvGenerator(nn.Module):
@@ -138,17 +181,24 @@ class ConvGenerator(nn.Module):
         return self.output(h)
 
 
-class ConvDiscriminator(nn.Sequential):
-    """Images [N, C, H, W] to scores [N, 1]; a strided convolution for each halving, rounding up."""
+class ConvDiscriminator(Discriminator):
+    """A strided convolution for each halving of the resolution, rounding up."""
 
     def __init__(self, config: GANConfig, image_shape: tuple[int, int, int]) -> None:
         norm = spectral_norm if config.spectral_norm else nn.Identity()
         channels, height, width = image_shape
         layers: list[nn.Module] = []
         for c in [config.channels * m for m in config.multipliers]:
-            layers += [norm(nn.Conv2d(channels, c, 3, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            layers += [norm(nn.Conv2d(channels, c, 3, **_HALVING)), nn.LeakyReLU(_SLOPE)]
             channels, height, width = c, (height + 1) // 2, (width + 1) // 2
         super().__init__(*layers, nn.Flatten(), norm(nn.Linear(channels * height * width, 1)))
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, **_HALVING)
+
+    def _transposed_product(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        even = tuple(1 - size % 2 for size in shape[2:])
+        return F.conv_transpose2d(gradient, weight, output_padding=even, **_HALVING)
 
 
 def _output(config: GANConfig) -> nn.Module:
@@ -195,8 +245,9 @@ class GAN(nn.Module):
         logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
         loss, _ = gan_loss(logits_real, logits_fake, self.config.kind)
         if self.config.gradient_penalty:
-            alpha = {"seed": seed, "offset": _INTERPOLATES + share.first(real.shape[0])}
-            penalty = gradient_penalty(self.discriminator, real, fake, target=self.config.penalty_target, **alpha)
+            between = interpolate(real, fake, seed=seed, offset=_INTERPOLATES + share.first(real.shape[0]))
+            gradient = self.discriminator.input_gradient(between)
+            penalty = gradient_norm_penalty(gradient, target=self.config.penalty_target)
             loss = loss + self.config.gradient_penalty * penalty.mean()
         return loss
 

@@ -7,29 +7,28 @@ Networks, batches and optimizer are the same for all variants; 2500 samples of t
 """
 
 import argparse
-import json
-import statistics
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dgmkern import normal
 from dgmkern.metrics import ModeCoverage
 from dgmkern.models.gan import GAN, GANConfig
 from dgmkern.train import TrainConfig, learning_rate
-from dgmkern.train.atomic import write_atomically, write_text_atomically
+from dgmkern.train.atomic import write_atomically
 from dgmkern.train.ema import averaged_model
 from dgmkern.train.seeds import step_seed
-from perf import machine
+from perf.quality import gan_runs
 
 # Data are trained on divided by the second number: neighbours of the ring are then 3 apart, those of the grid 2.
 PROBLEMS = {"ring": (ModeCoverage.ring, 0.25), "grid": (ModeCoverage.grid, 1.0)}
 SAMPLES = 2500
 SAMPLE_SEED = 1 << 62
+FIGURES = ("modes", "high_quality")
 
 BASE = GANConfig(latent=2, hidden=128, layers=3, output="linear")
 VARIANTS = {
@@ -99,31 +98,7 @@ def measured(problem: str, config: GANConfig, train: TrainConfig, seed: int) -> 
     }
 
 
-def means(runs: list[dict]) -> dict:
-    """Mean and standard deviation over seeds, as the papers tabulate them."""
-    table = {"seeds": len(runs)}
-    for name in ("modes", "high_quality"):
-        values = [run[name] for run in runs]
-        table[name] = statistics.fmean(values)
-        table[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-    return table
-
-
-def settings(variants: list[str]) -> dict:
-    """What the runs follow from, as it stands in the file."""
-    made = {"train": asdict(TRAIN), "variants": {name: asdict(VARIANTS[name]) for name in variants}}
-    return json.loads(json.dumps(made))
-
-
-def are_present(recorded: dict) -> bool:
-    """Whether settings of a file are those of now; one that is younger than the file was at its default."""
-    train = asdict(TrainConfig()) | recorded["train"]
-    variants = {name: asdict(GANConfig()) | found for name, found in recorded["variants"].items()}
-    filled = {"train": train, "variants": variants}
-    return json.loads(json.dumps(filled)) == settings(list(variants))
-
-
-def save_picture(problem: str, runs: dict[str, list[dict]], path: Path) -> None:
+def save_picture(problem: str, runs: gan_runs.Runs, path: Path) -> None:
     """Samples of the run of seed 0 of each variant, in its title modes and high quality of that run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -149,31 +124,21 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     path = arguments.folder / f"gan_modes_{arguments.problem}.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
-    runs: dict[str, list[dict]] = record.get("runs", {})
-    if runs and not are_present(record["settings"]):
-        parser.error(f"{path}: has runs with other settings; move it away")
-    for seed in (bar := tqdm(range(arguments.seeds), desc=arguments.problem, unit="seed")):
-        for name in arguments.variants:
-            if any(run["seed"] == seed for run in runs.get(name, [])):
-                continue
-            bar.set_postfix_str(name)
-            runs.setdefault(name, []).append(measured(arguments.problem, VARIANTS[name], TRAIN, seed))
-            record = {
-                "command": f"python -m perf.quality.gan_modes {arguments.problem} {arguments.folder}",
-                "machine": machine.machine(),
-                "versions": machine.versions(),
-                "settings": settings(list(runs)),
-                "means": {name: means(found) for name, found in runs.items()},
-                "runs": runs,
-            }
-            write_text_atomically(path, json.dumps(record) + "\n")
+    runs = gan_runs.complete(
+        path,
+        partial(measured, arguments.problem),
+        train=TRAIN,
+        variants=VARIANTS,
+        chosen=arguments.variants,
+        seeds=arguments.seeds,
+        figures=FIGURES,
+        about={"command": f"python -m perf.quality.gan_modes {arguments.problem} {arguments.folder}"},
+    )
     if any(run["seed"] == 0 for found in runs.values() for run in found):
         save_picture(arguments.problem, runs, path.with_suffix(".png"))
     for name, found in runs.items():
-        row = means(found)
+        row = gan_runs.means(found, FIGURES)
         print(f"{name:22} {row['seeds']:3} seeds  modes {row['modes']:5.1f}  high quality {row['high_quality']:6.1%}")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import perf
-from perf.quality import gan_modes
+from perf.quality import gan_modes, gan_runs
 
 RECORDS = Path(perf.__file__).parent / "results" / "quality"
 ALL = {"ring": 8, "grid": 25}
@@ -22,13 +22,14 @@ def record(request):
 
 @pytest.mark.parametrize("record", ALL, indirect=True)
 def test_the_record_is_of_the_present_settings_and_its_means_are_those_of_its_runs(record):
-    assert gan_modes.are_present(record["settings"])
+    now = gan_modes.TRAIN, gan_modes.VARIANTS
+    assert gan_runs.are_present(record["settings"], *now)
     assert list(record["settings"]["variants"]) == list(record["runs"])
     changed = {**record["settings"]["train"], "lr": 1.0}
-    assert not gan_modes.are_present({**record["settings"], "train": changed})
+    assert not gan_runs.are_present({**record["settings"], "train": changed}, *now)
     for name, runs in record["runs"].items():
         assert [run["seed"] for run in runs] == list(range(len(runs)))
-        assert record["means"][name] == gan_modes.means(runs)
+        assert record["means"][name] == gan_runs.means(runs, gan_modes.FIGURES)
         for run in runs:
             assert run["high_quality"] == sum(run["counts"]) / gan_modes.SAMPLES
             assert run["modes"] == sum(count > 0 for count in run["counts"])
