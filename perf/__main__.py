@@ -16,6 +16,8 @@ from perf import demo, machine, report, sweep, train
 from perf.case import OPS_FOLDER, Case, Setting, families, select
 from perf.limits import measure_normal_rate
 from perf.measure import run_quietest
+from perf.steps.case import step_cases
+from perf.steps.run import run as run_steps
 from perf.timing import Plan
 
 PASSED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -42,6 +44,8 @@ class Options:
     """Time per element from 1e3 to 1e8 elements instead of the cases."""
     train: bool = False
     """Training throughput with fused ops on and off instead of the cases."""
+    steps: bool = False
+    """Whole training and sampling steps of the models beside the usual code instead of the cases."""
     threads: int | None = None
     """CPU threads; by default as many as torch takes."""
     device: str = "cpu"
@@ -73,14 +77,13 @@ def validate(options: Options) -> None:
         raise ValueError(f"--retries: got {options.retries}, want 0 or more")
     if options.device != "cpu" and not (options.device.startswith("cuda") and torch.cuda.is_available()):
         raise ValueError(f"--device: got {options.device!r}, want cpu{' or cuda' if torch.cuda.is_available() else ''}")
-    modes = [mode for mode in ("demo", "sweep", "train") if getattr(options, mode)]
+    modes = [mode for mode in ("demo", "sweep", "train", "steps") if getattr(options, mode)]
     if len(modes) > 1:
         raise ValueError(f"--{' and --'.join(modes)}: give one of them")
-    if modes in (["demo"], ["train"]):
-        if options.cases or options.filter:
-            raise ValueError(f"--{modes[0]} takes no cases and no filter")
-        if options.device != "cpu":
-            raise ValueError(f"--{modes[0]} runs on the CPU; --device: got {options.device!r}")
+    if modes in (["demo"], ["train"]) and (options.cases or options.filter):
+        raise ValueError(f"--{modes[0]} takes no cases and no filter")
+    if modes and modes != ["sweep"] and options.device != "cpu":
+        raise ValueError(f"--{modes[0]} runs on the CPU; --device: got {options.device!r}")
     if options.out is not None:
         report.check_writable(options.out)
 
@@ -104,7 +107,11 @@ def main(arguments: Sequence[str] | None = None, *, ops_folder: Path = OPS_FOLDE
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         setting = Setting(options.device, torch.get_num_threads(), dgmkern.cpu_capability())
-        if options.sweep:
+        if options.steps:
+            found = step_cases()
+            names = select(((name.partition("/")[0], name) for name in found), options.cases, options.filter)
+            chosen = {name: found[name] for name in names}
+        elif options.sweep:
             chosen = sweep.choose(setting, ops_folder, options.cases, options.filter)
         else:
             cases = collect(setting, ops_folder)
@@ -117,7 +124,8 @@ def main(arguments: Sequence[str] | None = None, *, ops_folder: Path = OPS_FOLDE
         print("\n".join(chosen))
         return PASSED
 
-    kept = not options.own_allocator and machine.keep_freed_memory()
+    # every step runs in a process of its own, where malloc is as it comes
+    kept = not (options.own_allocator or options.steps) and machine.keep_freed_memory()
     stated = {
         **asdict(setting),
         "cold": options.cold,
@@ -133,12 +141,15 @@ def main(arguments: Sequence[str] | None = None, *, ops_folder: Path = OPS_FOLDE
 def run(options: Options, setting: Setting, stated: dict[str, Any], plan: Plan, chosen: dict[str, Any]) -> int:
     """Measure, print, write; returns the exit code."""
     about = machine.machine(setting.device), machine.versions(), stated
-    rate = measure_normal_rate(setting, replace(plan, rounds=9)) if not options.train else None
+    drawing = not (options.train or options.steps)
+    rate = measure_normal_rate(setting, replace(plan, rounds=9)) if drawing else None
     print(report.heading(*about, rate), end="\n\n", flush=True)
-    results, more, complete = [], {}, True
+    results, more, complete, passed = [], {}, True, True
     try:
         if options.demo:
             results, more = demo.run(setting, plan, chosen, options.retries, markdown=options.markdown)
+        elif options.steps:
+            passed, more = run_steps(list(chosen.values()), setting, plan, markdown=options.markdown)
         elif options.train:
             more = {"training": train.run(setting, markdown=options.markdown)}
         elif options.sweep:
@@ -166,7 +177,7 @@ def run(options: Options, setting: Setting, stated: dict[str, Any], plan: Plan, 
         print(f"perf: {name}: a kernel of ours failed", file=sys.stderr)
     if not complete:
         return INTERRUPTED
-    return FAILED if refused else PASSED
+    return PASSED if passed and not refused else FAILED
 
 
 if __name__ == "__main__":

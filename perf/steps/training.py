@@ -1,0 +1,86 @@
+"""What the training steps of all cases share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import dgmkern
+from dgmkern.train.products import fast_products
+from perf.checks import assert_close_to_fp64
+from perf.steps.case import Step
+
+
+def usual_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Step:
+    """The step as it is usually written."""
+
+    def step() -> float:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return step
+
+
+def our_step(
+    player: nn.Module,
+    loss: Callable[[int], Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    precision: str = "fp32",
+) -> Step:
+    """A step of the parameters of `player` by `loss` of a seed, as the trainer does it."""
+    optimizer = torch.optim.AdamW(player.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True)
+    seed = 0
+
+    def step() -> float:
+        nonlocal seed
+        seed += 1
+        with fast_products():
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                value = loss(seed)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+        optimizer.step()
+        return value.item()
+
+    return step
+
+
+def flops_of(build: Callable[[], Step]) -> int:
+    """Floating-point operations of the products and convolutions of a step."""
+    step = build()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def check_gradients(
+    player: nn.Module, ours: Callable[[nn.Module], Tensor], plain: Callable[[nn.Module], Tensor], *, ulps: float = 256.0
+) -> None:
+    """Raise AssertionError unless loss and gradients of `ours` are those of `plain` in fp64.
+
+    `plain` gets a copy of the player in fp64.
+    """
+    wide = copy.deepcopy(player).double()
+    with fast_products():
+        value = ours(player)
+        gradients = torch.autograd.grad(value, list(player.parameters()), materialize_grads=True)
+    want = plain(wide)
+    wanted = torch.autograd.grad(want, list(wide.parameters()), materialize_grads=True)
+    assert_close_to_fp64(value.detach(), want.detach(), what="loss", ulps=ulps)
+    for got, right, (name, _) in zip(gradients, wanted, player.named_parameters(), strict=True):
+        scale = right.abs().max().expand_as(right)  # products sum over the batch: errors are of the largest
+        assert_close_to_fp64(got, right, what=f"gradient by {name}", ulps=ulps, scale=scale)
+
+
+def normals(*shape: int, seed: int) -> Tensor:
+    """The noise of our ops in fp64, rounded as it is drawn."""
+    return dgmkern.normal(shape, seed).double()
