@@ -49,7 +49,7 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
 def run(model: str, argv: list[str]) -> int:
     from ..data import NAMES as DATA_NAMES
     from ..data import load
-    from ..train import RunConfig, RunFolder, TrainConfig, preset, process_group
+    from ..train import RunConfig, RunFolder, TrainConfig, preset, process_group, require_tensorboard
 
     # Which defaults hold depends on these three, so they are looked up before the full parse.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -79,6 +79,8 @@ def run(model: str, argv: list[str]) -> int:
     if options.data != data and options.resume:
         raise ValueError(f"--data: got {options.data}, but the run to resume is on {data}")
 
+    if options.train.tensorboard:
+        require_tensorboard()
     dataset = load(options.data)
     config = RunConfig(model, options.model, options.data, dataset.image_shape, options.train)
     with process_group():

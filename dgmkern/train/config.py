@@ -51,6 +51,9 @@ class TrainConfig:
     """How many checkpoints are kept."""
     sample_every: int = 0
     """Steps between grids of samples, in the folder samples/ of the run; 0 draws none."""
+    tensorboard: bool = False
+    """Also write the log and the grids of samples for TensorBoard, in the folder tensorboard/ of the run (needs the
+    package tensorboardX)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "keep_last"):
@@ -74,7 +77,9 @@ class TrainConfig:
 
 
 # What may be changed when a run is resumed: how long and how carefully, not what is computed.
-CHANGEABLE = frozenset({"train.steps", "train.checkpoint_every", "train.keep_last", "train.sample_every"})
+CHANGEABLE = frozenset(
+    f"train.{name}" for name in ("steps", "checkpoint_every", "keep_last", "sample_every", "tensorboard")
+)
 
 
 @dataclass(frozen=True)
