@@ -158,7 +158,7 @@ def test_a_diverging_run_stops_with_a_command_that_reproduces_it(tmp_path, capfd
         (["train", "ddpm", "--model.schedule", "quadratic"], "Expected one of ('linear', 'cosine', 'sigmoid')"),
         (
             ["train", "ddpm", "--data", "svhn"],
-            "Expected one of ('digits', 'mnist', 'fashion-mnist', 'binarized-mnist')",
+            "Expected one of ('digits', 'mnist', 'fashion-mnist', 'binarized-mnist', 'cifar10', 'cifar10-subset')",
         ),
         (["train", "pixelcnn"], "Expected one of ('vae', 'gan', 'ddpm')"),
         (["train", "ddpm", "--stpes", "3"], "--stpes"),

@@ -33,7 +33,7 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
     torchrun every process trains on its share of each batch: torchrun --nproc-per-node 2 -m dgmkern train MODEL.
     """
 
-    data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist"]
+    data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist", "cifar10", "cifar10-subset"]
     """Data set. digits comes with scikit-learn; the others are read from the folder in the environment variable
     DGMKERN_DATA or downloaded."""
     out: Path

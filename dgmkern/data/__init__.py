@@ -1,4 +1,4 @@
-"""Readers of real data, as uint8 images and labels: `load` of "digits", "mnist", "fashion-mnist", "binarized-mnist".
+"""Readers of real data, as uint8 images and labels: `load` of a data set by its name, one of `NAMES`.
 
 `dgmkern.data.folder.ImageFolder` reads folders of pictures; it is not imported here, as it needs Pillow.
 """
