@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..data import NAMES as DATA_NAMES
 from ..models import model_classes
 from .config import TrainConfig
 
@@ -53,7 +54,8 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def preset(model: str, data: str) -> tuple[Any, TrainConfig]:
-    """(model config, training config) for `model` on `data`."""
+    """(model config, training config) for `model` on `data`; those of cifar10 for a folder of pictures."""
+    data = data if data in DATA_NAMES else "cifar10"
     model_settings, train_settings = _PRESETS.get((model, data), ({}, {}))
     _, config_class = model_classes(model)
     return config_class(**model_settings), TrainConfig(**train_settings)

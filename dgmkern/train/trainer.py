@@ -156,7 +156,7 @@ class Trainer:
             progress_bar(
                 total=train.steps * train.batch_size,
                 initial=self.step * train.batch_size,
-                desc=f"{self.config.model} on {self.config.data}",
+                desc=self.config.title,
                 unit="img",
                 unit_scale=True,
                 disable=not (progress and first),
