@@ -8,7 +8,6 @@ Networks, batches and optimizer are the same for all variants; 2500 samples of t
 
 import argparse
 import json
-import statistics
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,11 +24,13 @@ from dgmkern.train.atomic import write_atomically, write_text_atomically
 from dgmkern.train.ema import averaged_model
 from dgmkern.train.seeds import step_seed
 from perf import machine
+from perf.quality.means import means
 
 # Data are trained on divided by the second number: neighbours of the ring are then 3 apart, those of the grid 2.
 PROBLEMS = {"ring": (ModeCoverage.ring, 0.25), "grid": (ModeCoverage.grid, 1.0)}
 SAMPLES = 2500
 SAMPLE_SEED = 1 << 62
+FIGURES = ("modes", "high_quality")
 
 BASE = GANConfig(latent=2, hidden=128, layers=3, output="linear")
 VARIANTS = {
@@ -99,16 +100,6 @@ def measured(problem: str, config: GANConfig, train: TrainConfig, seed: int) -> 
     }
 
 
-def means(runs: list[dict]) -> dict:
-    """Mean and standard deviation over seeds, as the papers tabulate them."""
-    table = {"seeds": len(runs)}
-    for name in ("modes", "high_quality"):
-        values = [run[name] for run in runs]
-        table[name] = statistics.fmean(values)
-        table[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-    return table
-
-
 def settings(variants: list[str]) -> dict:
     """What the runs follow from, as it stands in the file."""
     made = {"train": asdict(TRAIN), "variants": {name: asdict(VARIANTS[name]) for name in variants}}
@@ -166,14 +157,14 @@ def main() -> None:
                 "machine": machine.machine(),
                 "versions": machine.versions(),
                 "settings": settings(list(runs)),
-                "means": {name: means(found) for name, found in runs.items()},
+                "means": {name: means(found, FIGURES) for name, found in runs.items()},
                 "runs": runs,
             }
             write_text_atomically(path, json.dumps(record) + "\n")
     if any(run["seed"] == 0 for found in runs.values() for run in found):
         save_picture(arguments.problem, runs, path.with_suffix(".png"))
     for name, found in runs.items():
-        row = means(found)
+        row = means(found, FIGURES)
         print(f"{name:22} {row['seeds']:3} seeds  modes {row['modes']:5.1f}  high quality {row['high_quality']:6.1%}")
 
 
