@@ -1,6 +1,7 @@
 """`dgmkern train`."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -83,10 +84,11 @@ def run(model: str, argv: list[str]) -> int:
         raise UsageError("--resume and --overwrite exclude each other")
     if options.train.tensorboard:
         require_tensorboard()
-    with process_group() as ranks:
-        progress = partial(progress_bar, desc="reading pictures", unit="img", disable=ranks.rank != 0)
-        dataset = _load(options, None if checkpoint is None else checkpoint.config, progress)
-        config = RunConfig(model, options.model, dataset.name, dataset.image_shape, options.train, dataset.fingerprint)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    progress = partial(progress_bar, desc="reading pictures", unit="img", disable=not first)
+    dataset = _load(options, None if checkpoint is None else checkpoint.config, progress)
+    config = RunConfig(model, options.model, dataset.name, dataset.image_shape, options.train, dataset.fingerprint)
+    with process_group():
         return _train(config, dataset, RunFolder(options.out), checkpoint, overwrite=options.overwrite)
 
 
