@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_a_diverging_run_stops_with_a_command_that_reproduces_it(tmp_path, capfd
         (["train", "ddpm", "--model.schedule", "quadratic"], "Expected one of ('linear', 'cosine', 'sigmoid')"),
         (
             ["train", "ddpm", "--data", "svhn"],
-            "Expected one of ('digits', 'mnist', 'fashion-mnist', 'binarized-mnist')",
+            "--data: got svhn, want one of digits, mnist, fashion-mnist, binarized-mnist, cifar10, cifar10-subset, or",
         ),
         (["train", "pixelcnn"], "Expected one of ('vae', 'gan', 'ddpm')"),
         (["train", "ddpm", "--stpes", "3"], "--stpes"),
@@ -200,7 +201,9 @@ def test_the_grid_says_why_a_backend_is_missing_once():
 
 def test_the_command_line_offers_every_model_and_data_set():
     assert train.MODELS == get_args(get_type_hints(train.Train)["model"]) == tuple(models.MODELS)
-    assert get_args(get_type_hints(train.TrainOptions)["data"]) == data.NAMES
+    names, path = get_args(get_type_hints(train.TrainOptions)["data"])
+    assert get_args(names) == data.NAMES
+    assert path is Path
 
 
 def test_help_loads_nothing_that_it_does_not_need():

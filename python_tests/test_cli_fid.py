@@ -186,6 +186,13 @@ def test_without_inception_the_choices_are_named(capfd, folder):
     assert "or choose" not in fails(capfd, folder, folder, "--features", "inception")
 
 
+def test_a_data_set_without_a_classifier_asks_for_inception(capfd, monkeypatch):
+    for module in ("dgmkern.data", "dgmkern.features.source"):
+        monkeypatch.setattr(f"{module}.load", lambda name, split="train": load("digits", split))
+    assert "inception: missing" in fails(capfd, "binarized-mnist", "binarized-mnist:test")
+    assert printed(capfd, "cifar10:test", "cifar10", "--features", "pixels")["width"] == 64
+
+
 def test_a_damaged_picture_and_widths_that_differ_are_named(capfd, folder, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     assert f"{tmp_path / 'x.png'}: not a whole picture" in fails(capfd, "digits", tmp_path)

@@ -18,6 +18,8 @@ class Evaluate:
     """Folder of a run (its newest checkpoint is taken) or a checkpoint file."""
     split: Literal["train", "valid", "test"] = "test"
     """Part of the run's data set."""
+    data: Path | None = None
+    """The folder of pictures of the run, where it has moved."""
     n: int = 1000
     """Samples drawn, and images whose likelihood is taken (at most all)."""
     importance_samples: int = 100
@@ -29,7 +31,6 @@ class Evaluate:
 
 
 def run(command: Evaluate) -> int:
-    from ..data import load
     from ..evaluation import evaluate_likelihood, evaluate_samples
     from ..train import load_model, open_checkpoint
 
@@ -37,7 +38,7 @@ def run(command: Evaluate) -> int:
         if getattr(command, name) < 2:
             raise UsageError(f"--{name.replace('_', '-')}: got {getattr(command, name)}, want at least 2")
     checkpoint = open_checkpoint(command.checkpoint)
-    model, dataset = load_model(checkpoint), load(checkpoint.config.data, command.split)
+    model, dataset = load_model(checkpoint), checkpoint.config.load(command.split, folder=command.data)
     count = min(command.n, len(dataset))
     record = {"model": checkpoint.config.model, "data": f"{dataset.name}:{command.split}", "step": checkpoint.step}
     record |= {"images": count, "drawn": command.n, "seed": command.seed}

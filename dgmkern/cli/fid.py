@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class FID:
     """Print the Frechet distance between the features of two sets of images, A real and B generated.
 
-    Each is a folder of pictures, an .npz of statistics (of --save-a, --save-b or pytorch-fid), or a data set: digits,
-    mnist or fashion-mnist, its training images, or with :test or :all behind it.
+    Each is a folder of pictures, an .npz of statistics (of --save-a, --save-b or pytorch-fid), or a data set as of
+    `dgmkern train`, its training images, or with :test or :all behind it.
     """
 
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]
@@ -27,7 +27,8 @@ class FID:
     """Generated images."""
     features: Literal["pixels", "classifier", "inception"] | None = None
     """What is compared: pixels, the hidden layer of a small classifier (trained the first time), or Inception v3 (with
-    weights that are here). By default classifier if A or B is a data set or --data is given, otherwise inception."""
+    weights that are here). By default classifier if A or B is a data set with one or --data is given, otherwise
+    inception."""
     data: Literal["digits", "mnist", "fashion-mnist"] | None = None
     """The data set whose classifier it is; by default that of A or B."""
     weights: Path | None = None
@@ -116,6 +117,7 @@ def _choose(command: FID) -> tuple[str | None, str | None, int | None]:
     Raises UsageError where options do not go together."""
     from ..data import load
     from ..features import data_set_name
+    from ..features.training import RECIPES
 
     files = [source.endswith(".npz") for source in (command.a, command.b)]
     for option, path, is_file in (("--save-a", command.save_a, files[0]), ("--save-b", command.save_b, files[1])):
@@ -134,7 +136,7 @@ def _choose(command: FID) -> tuple[str | None, str | None, int | None]:
             raise UsageError("--features, --data, --weights: A and B are statistics of features already")
         return None, None, None
     known = [name for name in map(data_set_name, (command.a, command.b)) if name]
-    features = command.features or ("classifier" if known or command.data else "inception")
+    features = command.features or ("classifier" if command.data or set(known) & set(RECIPES) else "inception")
     if command.size is not None and len(known) + sum(files) == 2:
         raise UsageError("--size: is for folders of pictures, and neither A nor B is one")
     if command.weights and features != "inception":

@@ -1,8 +1,10 @@
 """`dgmkern train`."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -33,9 +35,12 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
     torchrun every process trains on its share of each batch: torchrun --nproc-per-node 2 -m dgmkern train MODEL.
     """
 
-    data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist"]
-    """Data set. digits comes with scikit-learn; the others are read from the folder in the environment variable
-    DGMKERN_DATA or downloaded."""
+    data: Literal["digits", "mnist", "fashion-mnist", "binarized-mnist", "cifar10", "cifar10-subset"] | Path
+    """Data set, or a folder of pictures. digits comes with scikit-learn; the others are read from the folder in the
+    environment variable DGMKERN_DATA or downloaded. A tenth of a folder is held out; where all of its pictures lie in
+    subfolders, those are the classes."""
+    image_size: int | None
+    """Height and width of the pictures of a folder: of each the middle square is resized to it."""
     out: Path
     """Folder of the run."""
     resume: bool
@@ -48,8 +53,8 @@ class TrainOptions(Generic[ModelConfig, TrainingConfig]):
 
 def run(model: str, argv: list[str]) -> int:
     from ..data import NAMES as DATA_NAMES
-    from ..data import load
-    from ..train import RunConfig, RunFolder, TrainConfig, preset, process_group
+    from ..train import RunConfig, RunFolder, TrainConfig, preset, process_group, require_tensorboard
+    from ..train.progress import progress_bar
 
     # Which defaults hold depends on these three, so they are looked up before the full parse.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -58,31 +63,58 @@ def run(model: str, argv: list[str]) -> int:
     early.add_argument("--resume", action="store_true")
     known, _ = early.parse_known_args(argv)
 
-    data, checkpoint = known.data if known.data in DATA_NAMES else "digits", None
+    data, checkpoint = known.data, None
     model_config, train_config = preset(model, data)
-    out = known.out or Path("runs", f"{model}-{data}")
+    out = known.out or Path("runs", f"{model}-{Path(data).absolute().name}")
     if known.resume:
         checkpoint = RunFolder(out).latest()
         stored = checkpoint.config
         if stored.model != model:
             raise ValueError(f"{out}: a run of {stored.model}, not of {model}")
         model_config, train_config, data = stored.model_config, stored.train, stored.data
+    data = data if data in DATA_NAMES else Path(data)
     options = parse(
         TrainOptions[type(model_config), TrainConfig],
-        default=TrainOptions(data, out, False, False, train_config, model_config),
+        default=TrainOptions(data, None, out, False, False, train_config, model_config),
         prog=f"dgmkern train {model}",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if options.resume and options.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
-    if options.data != data and options.resume:
-        raise ValueError(f"--data: got {options.data}, but the run to resume is on {data}")
-
-    dataset = load(options.data)
-    config = RunConfig(model, options.model, options.data, dataset.image_shape, options.train)
+    if options.train.tensorboard:
+        require_tensorboard()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    progress = partial(progress_bar, desc="reading pictures", unit="img", disable=not first)
+    dataset = _load(options, None if checkpoint is None else checkpoint.config, progress)
+    config = RunConfig(model, options.model, dataset.name, dataset.image_shape, options.train, dataset.fingerprint)
     with process_group():
         return _train(config, dataset, RunFolder(options.out), checkpoint, overwrite=options.overwrite)
+
+
+def _load(options: TrainOptions, stored: Any, progress: Any) -> Any:
+    """The images to train on. Raises ValueError where options do not go with them, or with the run to resume."""
+    from ..data import NAMES, load
+    from ..data.pictures import load_pictures
+
+    folder = options.data.absolute() if isinstance(options.data, Path) else None
+    if stored is not None:
+        if (folder is None) != (stored.fingerprint is None) or (folder is None and options.data != stored.data):
+            raise ValueError(f"--data: got {options.data}, but the run to resume is on {stored.data}")
+        if options.image_size not in (None, stored.image_shape[1]):
+            raise ValueError(
+                f"--image-size: got {options.image_size}, but the run to resume has {stored.image_shape[1]}"
+            )
+        return stored.load(folder=folder, progress=progress)
+    if folder is None:
+        if options.image_size is not None:
+            raise UsageError(f"--image-size: is for folders of pictures, got it for {options.data}")
+        return load(options.data)
+    if not folder.is_dir():
+        raise UsageError(f"--data: got {options.data}, want one of {', '.join(NAMES)}, or a folder of pictures")
+    if options.image_size is None:
+        raise UsageError(f"--image-size: want the height and width for the pictures of {options.data}")
+    return load_pictures(folder, size=options.image_size, progress=progress)
 
 
 def _train(config: Any, dataset: Any, folder: Any, checkpoint: Any, *, overwrite: bool) -> int:
@@ -100,6 +132,8 @@ def _train(config: Any, dataset: Any, folder: Any, checkpoint: Any, *, overwrite
     begin = f"{folder.path}: {config.model} on {config.data}, step {trainer.step} of {config.train.steps}"
     if ranks.ranks > 1:
         begin += f", {ranks.ranks} ranks"
+    if dataset.fingerprint is not None:
+        begin += f", {len(dataset)} pictures of {len(dataset.classes)} classes"
     ranks.on_first(lambda: print(begin, file=sys.stderr))
     try:
         stopped = trainer.fit(folder)
@@ -119,8 +153,7 @@ def _finish(trainer: Any, run: Any, stopped: int | None, again: str) -> None:
     config = trainer.config
     records = read_log(run.log)
     if records:
-        title = f"{config.model} on {config.data}"
-        save_loss_curve([r["step"] for r in records], losses_of(records), run.loss_curve, title=title)
+        save_loss_curve([r["step"] for r in records], losses_of(records), run.loss_curve, title=config.title)
         seconds = sum(r["seconds"] for r in records)
         rate = len(records) * config.train.batch_size / seconds
         print(f"{len(records)} steps in {seconds:.0f} s, {rate:.0f} images/s", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""Readers of real data, as uint8 images and labels: `load` of "digits", "mnist", "fashion-mnist", "binarized-mnist".
+"""Readers of real data, as uint8 images and labels: `load` of a data set by its name, one of `NAMES`.
 
-`dgmkern.data.folder.ImageFolder` reads folders of pictures; it is not imported here, as it needs Pillow.
+`dgmkern.data.folder.ImageFolder` reads folders of pictures batch by batch, `dgmkern.data.pictures.load_pictures` as a
+data set in memory; they are not imported here, as they need Pillow.
 """
 
 from .batches import batch_indices

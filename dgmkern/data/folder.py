@@ -1,6 +1,7 @@
 """A folder of pictures, read as batches of uint8 images in constant memory."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,8 @@ class ImageFolder:
             raise ValueError(f"size: expected (H, W), both at least 1, got {size}")
         if channels not in (None, 1, 3):
             raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
-        if not self.path.is_dir():
-            raise DataError(f"{path}: no such folder")
         self.size, self.channels = size, channels
-        files = (file for file in self.path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        self.files = sorted(files, key=lambda file: file.relative_to(self.path).parts)
-        if not self.files:
-            raise DataError(f"{path}: no picture in this folder (looked for {', '.join(SUFFIXES)})")
+        self.files = find_pictures(self.path)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,20 +69,55 @@ class ImageFolder:
             yield torch.stack(images)
 
     def _read(self, file: Path) -> Tensor:
-        try:
-            with Image.open(file) as picture:
-                if picture.mode not in _CHANNELS:
-                    raise DataError(f"{file}: expected 8 bits a channel, got a picture of Pillow's mode {picture.mode}")
-                channels = self.channels or _CHANNELS[picture.mode]
-                picture = picture.convert("L" if channels == 1 else "RGB")
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's decoders have a dozen kinds for a damaged file
-            raise DataError(f"{file}: not a whole picture ({error})") from error
+        picture = read_picture(file, self.channels)
         if self.size is not None:
             picture = picture.resize(self.size[::-1], Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(picture))  # [H, W] or [H, W, 3]
-        return pixels.unsqueeze(0) if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+        return picture_tensor(picture)
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder and the folders in it, by suffix, sorted by path; DataError if there are none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(files, key=lambda file: file.relative_to(folder).parts)
+    if not found:
+        raise DataError(f"{folder}: no picture in this folder (looked for {', '.join(SUFFIXES)})")
+    return found
+
+
+def channels_of(file: Path) -> int:
+    """1 for a grey picture, 3 for others; its header alone is read. DataError, which names it, as `read_picture`."""
+    with _opened(file) as picture:
+        return _CHANNELS[picture.mode]
+
+
+def read_picture(file: Path, channels: int | None = None) -> Image.Image:
+    """The picture in a file, in mode L (`channels` 1) or RGB (3); None: whichever it is stored in.
+
+    Raises DataError, which names the file, unless it is a whole picture of at most 8 bits a channel.
+    """
+    with _opened(file) as picture:
+        return picture.convert("L" if (channels or _CHANNELS[picture.mode]) == 1 else "RGB")
+
+
+def picture_tensor(picture: Image.Image) -> Tensor:
+    """uint8 [1, H, W] of a picture in mode L, [3, H, W] of one in RGB."""
+    pixels = torch.from_numpy(np.array(picture))  # [H, W] or [H, W, 3]
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as picture:
+            if picture.mode not in _CHANNELS:
+                raise DataError(f"{file}: expected 8 bits a channel, got a picture of Pillow's mode {picture.mode}")
+            yield picture
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders have a dozen kinds for a damaged file
+        raise DataError(f"{file}: not a whole picture ({error})") from error
 
 
 def _described(shape: torch.Size) -> str:

@@ -9,13 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Labelled images of one split, as stored: `images` uint8 [N, C, H, W], `labels` int64 [N] into `classes`."""
+    """Labelled images of one split, as stored: `images` uint8 [N, C, H, W], `labels` int64 [N] into `classes`.
+
+    `fingerprint` tells whether a folder of pictures is as it was; a data set that has a name has none.
+    """
 
     name: str
     split: str
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:

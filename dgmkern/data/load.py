@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from .binarized_mnist import PARTS, load_binarized_mnist
+from .cifar10 import load_cifar10, load_cifar10_subset
 from .digits import load_digits
 from .errors import DataError
 from .images import ImageDataset
@@ -16,6 +17,8 @@ _READERS: dict[str, tuple[Callable[[str], ImageDataset], Iterable[str]]] = {
     "mnist": (partial(load_mnist, "mnist"), SPLITS),
     "fashion-mnist": (partial(load_mnist, "fashion-mnist"), SPLITS),
     "binarized-mnist": (load_binarized_mnist, PARTS),
+    "cifar10": (load_cifar10, SPLITS),
+    "cifar10-subset": (load_cifar10_subset, SPLITS),
 }
 NAMES = tuple(_READERS)
 
@@ -29,6 +32,10 @@ def load(name: str, split: str = "train") -> ImageDataset:
       folder. Either way the sha256 of each file is checked.
     - "binarized-mnist": the same way, 28x28 of levels 0 and 255, without labels; 50000 train, 10000 test and a split
       more, "valid", of 10000.
+    - "cifar10": the same way (`cifar10/cifar-10-binary.tar.gz`, or the files in it), 32x32 in RGB; 50000 train,
+      10000 test.
+    - "cifar10-subset": their first 4000 and first 1000; from `cifar10-subset/cifar10_subset.npz` only, uint8 arrays
+      x_train, x_test [N, 32, 32, 3] and y_train, y_test [N].
 
     Raises DataError for an unknown name or split, and for a missing, corrupt or truncated file.
     """

@@ -8,6 +8,7 @@ from .log import losses_of, read_log
 from .presets import preset
 from .run import RunFolder, open_checkpoint, require_writable
 from .sampling import draw_images
+from .tensorboard import require_tensorboard
 from .trainer import NonFiniteLossError, Trainer, load_model
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "preset",
     "process_group",
     "read_log",
+    "require_tensorboard",
     "require_writable",
     "save_checkpoint",
     "save_image_grid",

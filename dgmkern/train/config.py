@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..data import NAMES as DATA_NAMES
+from ..data import ImageDataset, load
+from ..data.pictures import load_pictures
 from ..models import model_classes
 
 Precision = Literal["fp32", "bf16"]
@@ -51,6 +55,9 @@ class TrainConfig:
     """How many checkpoints are kept."""
     sample_every: int = 0
     """Steps between grids of samples, in the folder samples/ of the run; 0 draws none."""
+    tensorboard: bool = False
+    """Also write the log and the grids of samples for TensorBoard, in the folder tensorboard/ of the run (needs the
+    package tensorboardX)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "keep_last"):
@@ -74,22 +81,53 @@ class TrainConfig:
 
 
 # What may be changed when a run is resumed: how long and how carefully, not what is computed.
-CHANGEABLE = frozenset({"train.steps", "train.checkpoint_every", "train.keep_last", "train.sample_every"})
+CHANGEABLE = frozenset(
+    f"train.{name}" for name in ("steps", "checkpoint_every", "keep_last", "sample_every", "tensorboard")
+)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run follows from, besides the code: model, its config, data set with its (C, H, W), training."""
+    """All that a run follows from, besides the code: model, its config, data set with its (C, H, W), training.
+
+    `data` is the name of a data set, or the path of a folder of pictures whose `fingerprint` is given.
+    """
 
     model: str
     model_config: Any
     data: str
     image_shape: tuple[int, int, int]
     train: TrainConfig
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        if self.data not in DATA_NAMES:
+        if self.fingerprint is None and self.data not in DATA_NAMES:
             raise ConfigError(f"data: unknown data set {self.data!r}, want one of {', '.join(DATA_NAMES)}")
+
+    @property
+    def title(self) -> str:
+        """The model and what it learns, in few words."""
+        return f"{self.model} on {Path(self.data).name}"
+
+    def load(
+        self,
+        split: str = "train",
+        *,
+        folder: Path | None = None,
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    ) -> ImageDataset:
+        """A split of the data; of a folder of pictures, those that the run was begun with, read as it read them.
+
+        `folder` is where that folder is now, by default where it was. Raises DataError as `data.load` and
+        `data.pictures.load_pictures` do, ConfigError for a folder where there was none.
+        """
+        if self.fingerprint is None:
+            if folder is not None:
+                raise ConfigError(f"data: got {folder}, but the run is on {self.data}, which is no folder of pictures")
+            return load(self.data, split)
+        channels, size, _ = self.image_shape
+        how = {"size": size, "channels": channels, "fingerprint": self.fingerprint, "progress": progress}
+        return load_pictures(folder or self.data, split, **how)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -104,7 +142,7 @@ class RunConfig:
         try:
             record = json.loads(text)
             keys = {field.name for field in dataclasses.fields(cls)}
-            if set(record) != keys:
+            if not keys - {"fingerprint"} <= set(record) <= keys:  # older than folders of pictures, it has none
                 raise ConfigError(f"config: got keys {sorted(record)}, want {sorted(keys)}")
             _, config_class = model_classes(record["model"])
             return cls(
@@ -113,6 +151,7 @@ class RunConfig:
                 data=record["data"],
                 image_shape=tuple(record["image_shape"]),
                 train=_build(TrainConfig, record["train"]),
+                fingerprint=record.get("fingerprint"),
             )
         except ConfigError:
             raise
@@ -120,10 +159,14 @@ class RunConfig:
             raise ConfigError(f"config: {error}") from error
 
     def check_resumes(self, stored: "RunConfig") -> None:
-        """Raise ConfigError if this config asks for another computation than `stored`, whose run it is to continue."""
+        """Raise ConfigError if this config asks for another computation than `stored`, whose run it is to continue.
+
+        A folder of pictures may have moved: it is the fingerprint that must be the same.
+        """
         ours, theirs = _flatten(dataclasses.asdict(self)), _flatten(dataclasses.asdict(stored))
+        changeable = CHANGEABLE if self.fingerprint is None else CHANGEABLE | {"data"}
         for name in sorted(set(ours) | set(theirs)):
-            if ours.get(name) != theirs.get(name) and name not in CHANGEABLE:
+            if ours.get(name) != theirs.get(name) and name not in changeable:
                 raise ConfigError(
                     f"{name}: got {ours.get(name)!r}, but the run to resume has {theirs.get(name)!r} "
                     f"(only {', '.join(sorted(CHANGEABLE))} may change)"

@@ -11,7 +11,7 @@ from .config import RunConfig
 
 @dataclass(frozen=True)
 class RunFolder:
-    """runs/x/ with config.json, log.jsonl, checkpoints/, loss.png, samples.png and samples/."""
+    """runs/x/ with config.json, log.jsonl, checkpoints/, loss.png, samples.png, samples/ and tensorboard/."""
 
     path: Path
 
@@ -35,6 +35,10 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples.png"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
     def samples_at(self, step: int) -> Path:
         return self.path / "samples" / f"step-{step:08d}.png"
 
@@ -52,7 +56,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         require_writable(self.path)
         grids = (self.path / "samples").glob("step-*.png")
-        for old in (*checkpoint_paths(self.checkpoints), *grids, self.log, self.loss_curve, self.samples):
+        events = self.tensorboard.glob("events.out.tfevents.*")
+        for old in (*checkpoint_paths(self.checkpoints), *grids, *events, self.log, self.loss_curve, self.samples):
             old.unlink(missing_ok=True)
         self.write_config(config)
         self.checkpoints.mkdir(exist_ok=True)

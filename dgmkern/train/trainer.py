@@ -22,6 +22,7 @@ from .run import RunFolder
 from .sampling import draw_images
 from .seeds import step_seed
 from .signals import StopSignal
+from .tensorboard import TensorBoardLog
 
 _GRID = 64  # samples of a grid while training
 
@@ -157,10 +158,11 @@ class Trainer:
             torch.random.fork_rng(devices=[]),
             StopSignal() as stop,
             JSONLLog(run.log, step=self.step) if first else nullcontext() as log,
+            TensorBoardLog(run.tensorboard, step=self.step) if first and train.tensorboard else nullcontext() as board,
             progress_bar(
                 total=train.steps * train.batch_size,
                 initial=self.step * train.batch_size,
-                desc=f"{self.config.model} on {self.config.data}",
+                desc=self.config.title,
                 unit="img",
                 unit_scale=True,
                 disable=not (progress and first),
@@ -172,14 +174,18 @@ class Trainer:
                 record["seconds"] = round(time.perf_counter() - start, 6)
                 if log is not None:
                     log.write(record)
+                if board is not None:
+                    board.write(record)
                 losses = {name: f"{value:.4f}" for name, value in record.items() if is_loss(name)}
                 bar.set_postfix(**losses, step=f"{self.step}/{train.steps}", refresh=False)
                 bar.update(train.batch_size)
                 if self.step % train.checkpoint_every == 0:
+                    if board is not None:
+                        board.flush()  # a resumed run writes nothing that is older than its checkpoint
                     self.save(run)
                     saved = self.step
                 if train.sample_every and self.step % train.sample_every == 0:
-                    self.ranks.on_first(lambda: self._save_samples(run))
+                    self.ranks.on_first(lambda: self._save_samples(run, board))
             if saved != self.step:
                 self.save(run)
             received = self.ranks.largest(stop.received or 0)
@@ -196,12 +202,14 @@ class Trainer:
         checkpoint, keep_last = Checkpoint(self.config, self.step, tensors), self.config.train.keep_last
         self.ranks.on_first(lambda: save_checkpoint(run.checkpoints, checkpoint, keep_last=keep_last))
 
-    def _save_samples(self, run: RunFolder) -> None:
+    def _save_samples(self, run: RunFolder, board: TensorBoardLog | None) -> None:
         """Write a grid of samples of the averaged weights; the same noise at every step."""
         train, path = self.config.train, run.samples_at(self.step)
         path.parent.mkdir(exist_ok=True)
         images = draw_images(self.ema.module, _GRID, seed=train.seed, precision=train.precision, progress=False)
         save_image_grid(images, path)
+        if board is not None:
+            board.write_picture("samples", path, self.step)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from `checkpoint`. Raises CheckpointError if it is of another model or config."""

@@ -29,6 +29,7 @@ from dgmkern.models.gan import GANConfig
 from dgmkern.train import RunConfig, TrainConfig, Trainer, draw_images
 from dgmkern.train.atomic import write_atomically
 from perf.quality import gan_runs
+from perf.quality.means import means
 from perf.report import table
 
 DATA = "mnist"
@@ -166,7 +167,7 @@ def main() -> None:
         },
     )
     save_picture(runs, path.with_suffix(".png"))
-    rows = [cells(f"{name}, {len(found)} seeds", gan_runs.means(found, FIGURES)) for name, found in runs.items()]
+    rows = [cells(f"{name}, {len(found)} seeds", means(found, FIGURES)) for name, found in runs.items()]
     print(table(("", *FIGURES), [cells("test images", test_images), *rows], left=1))
 
 

@@ -20,9 +20,10 @@ from dgmkern.metrics import ModeCoverage
 from dgmkern.models.gan import GAN, GANConfig
 from dgmkern.train import TrainConfig, learning_rate
 from dgmkern.train.atomic import write_atomically
-from dgmkern.train.ema import averaged_model
+from dgmkern.train.ema import AveragedWeights
 from dgmkern.train.seeds import step_seed
 from perf.quality import gan_runs
+from perf.quality.means import means
 
 # Data are trained on divided by the second number: neighbours of the ring are then 3 apart, those of the grid 2.
 PROBLEMS = {"ring": (ModeCoverage.ring, 0.25), "grid": (ModeCoverage.grid, 1.0)}
@@ -56,7 +57,7 @@ def trained(problem: str, config: GANConfig, train: TrainConfig, seed: int) -> G
     coverage = make()
     torch.manual_seed(seed)
     model = GAN(config, (2, 1, 1))
-    ema = averaged_model(model, train.ema_decay)
+    ema = AveragedWeights(model, train.ema_decay)
     optimizers = {
         phase.module: torch.optim.AdamW(phase.module.parameters(), betas=train.betas, weight_decay=0.0, fused=True)
         for phase in model.phases(0)
@@ -75,7 +76,7 @@ def trained(problem: str, config: GANConfig, train: TrainConfig, seed: int) -> G
             optimizer.step()
             if phase.after is not None:
                 phase.after()
-        ema.update_parameters(model)
+        ema.update()
     return ema.module.eval()
 
 
@@ -138,7 +139,7 @@ def main() -> None:
     if any(run["seed"] == 0 for found in runs.values() for run in found):
         save_picture(arguments.problem, runs, path.with_suffix(".png"))
     for name, found in runs.items():
-        row = gan_runs.means(found, FIGURES)
+        row = means(found, FIGURES)
         print(f"{name:22} {row['seeds']:3} seeds  modes {row['modes']:5.1f}  high quality {row['high_quality']:6.1%}")
 
 

@@ -1,7 +1,6 @@
 """Trainings of several variants of a GAN over seeds, in one file with the settings that they follow from."""
 
 import json
-import statistics
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from dgmkern.models.gan import GANConfig
 from dgmkern.train import TrainConfig
 from dgmkern.train.atomic import write_text_atomically
 from perf import machine
+from perf.quality.means import means
 
 Runs = dict[str, list[dict[str, Any]]]  # by variant, in the order of their seeds
 
@@ -31,16 +31,6 @@ def are_present(recorded: dict, train: TrainConfig, variants: dict[str, GANConfi
     }
     wanted = {name: config for name, config in variants.items() if name in filled["variants"]}
     return json.loads(json.dumps(filled)) == settings(train, wanted)
-
-
-def means(runs: list[dict], figures: Collection[str]) -> dict:
-    """Mean and standard deviation over seeds of each figure, as the papers tabulate them."""
-    table = {"seeds": len(runs)}
-    for name in figures:
-        values = [run[name] for run in runs]
-        table[name] = statistics.fmean(values)
-        table[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-    return table
 
 
 def complete(

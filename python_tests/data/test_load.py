@@ -88,9 +88,8 @@ def test_binarized_mnist_is_read_from_its_published_text(folder, monkeypatch):
 
 
 def test_an_unknown_data_set_or_split_lists_the_known_ones():
-    with pytest.raises(
-        DataError, match="unknown data set 'cifar', want one of digits, mnist, fashion-mnist, binarized-mnist"
-    ):
+    names = "digits, mnist, fashion-mnist, binarized-mnist, cifar10, cifar10-subset"
+    with pytest.raises(DataError, match=f"unknown data set 'cifar', want one of {names}"):
         load("cifar")
     with pytest.raises(DataError, match="'valid', want one of train, test, all"):
         load("digits", "valid")

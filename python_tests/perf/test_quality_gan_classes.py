@@ -18,6 +18,7 @@ from dgmkern.data import load
 from dgmkern.features import training
 from dgmkern.features.training import RECIPES
 from perf.quality import gan_classes, gan_runs
+from perf.quality.means import means
 
 RECORD = Path(perf.__file__).parent / "results" / "quality" / "gan_classes.json"
 
@@ -41,7 +42,7 @@ def test_the_record_is_of_the_present_settings_and_its_means_are_those_of_its_ru
     assert list(record["runs"]) == list(gan_classes.VARIANTS)
     for name, runs in record["runs"].items():
         assert [run["seed"] for run in runs] == list(range(len(runs)))
-        assert record["means"][name] == gan_runs.means(runs, gan_classes.FIGURES)
+        assert record["means"][name] == means(runs, gan_classes.FIGURES)
 
 
 def test_figures_of_the_record_follow_from_its_counts(record):

@@ -10,6 +10,7 @@ import torch
 
 import perf
 from perf.quality import gan_modes, gan_runs
+from perf.quality.means import means
 
 RECORDS = Path(perf.__file__).parent / "results" / "quality"
 ALL = {"ring": 8, "grid": 25}
@@ -29,7 +30,7 @@ def test_the_record_is_of_the_present_settings_and_its_means_are_those_of_its_ru
     assert not gan_runs.are_present({**record["settings"], "train": changed}, *now)
     for name, runs in record["runs"].items():
         assert [run["seed"] for run in runs] == list(range(len(runs)))
-        assert record["means"][name] == gan_runs.means(runs, gan_modes.FIGURES)
+        assert record["means"][name] == means(runs, gan_modes.FIGURES)
         for run in runs:
             assert run["high_quality"] == sum(run["counts"]) / gan_modes.SAMPLES
             assert run["modes"] == sum(count > 0 for count in run["counts"])

@@ -22,7 +22,9 @@ from dgmkern.train import (
     Trainer,
     process_group,
 )
+from dgmkern.train import trainer as train_module
 from dgmkern.train.checkpoint import tensors_digest
+from dgmkern.train.tensorboard import TensorBoardLog
 
 _SMALL = {"encoder": (16,), "decoder": (16,), "latent": 4, "refinement_steps": 2}
 _UNET = {"channels": 8, "head_dim": 16}
@@ -43,9 +45,9 @@ def name_of(config: DDPMConfig | VAEConfig | GANConfig) -> str:
     return type(config).__name__.removesuffix("Config").lower()
 
 
-def trainer(model: str) -> Trainer:
+def trainer(model: str, **more: bool) -> Trainer:
     config = MODELS[model]
-    train = TrainConfig(steps=STEPS, batch_size=16, warmup=2, channels_last=True)
+    train = TrainConfig(steps=STEPS, batch_size=16, warmup=2, channels_last=True, **more)
     return Trainer(RunConfig(name_of(config), config, "digits", (1, 8, 8), train), load("digits"))
 
 
@@ -84,8 +86,15 @@ def nan_on_the_last_rank(ranks: Ranks, where: str) -> str:
 
 
 def stopped_by_a_signal_to_the_last_rank(ranks: Ranks, folder: Path) -> list[int]:
-    """Signal and step that end a run whose last rank gets SIGTERM in the third step."""
-    run, folder = trainer("hybrid"), RunFolder(folder)
+    """Signal and step that end a run whose last rank gets SIGTERM in the third step; logs for TensorBoard opened."""
+    run, folder, boards = trainer("hybrid", tensorboard=True), RunFolder(folder), []
+
+    class Board(TensorBoardLog):
+        def __init__(self, *place, **how):
+            boards.append(place)
+            super().__init__(*place, **how)
+
+    train_module.TensorBoardLog = Board
     ranks.on_first(lambda: folder.create(run.config))
     sound = run.train_step
 
@@ -95,7 +104,7 @@ def stopped_by_a_signal_to_the_last_rank(ranks: Ranks, folder: Path) -> list[int
         return sound()
 
     run.train_step = train_step
-    return [int(run.fit(folder, progress=False) or 0), run.step]
+    return [int(run.fit(folder, progress=False) or 0), run.step, len(boards)]
 
 
 def gathered(ranks: Ranks) -> list[list[float]]:

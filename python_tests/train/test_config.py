@@ -34,7 +34,7 @@ def test_json_that_is_not_a_config_is_refused(tiny, old, new, message):
 
 def test_a_config_older_than_a_setting_has_its_default(tiny):
     record = json.loads(tiny(lr=3e-4).to_json())
-    del record["train"]["betas"], record["model_config"]["dropout"]
+    del record["train"]["betas"], record["model_config"]["dropout"], record["fingerprint"]
     assert RunConfig.from_json(json.dumps(record)) == tiny(lr=3e-4)
 
 
@@ -67,6 +67,16 @@ def test_a_resumed_run_may_be_longer_but_not_another_computation(tiny):
     other = dataclasses.replace(stored.model_config, blocks=2)
     with pytest.raises(ConfigError, match=r"model_config.blocks: got 2"):
         dataclasses.replace(stored, model_config=other).check_resumes(stored)
+
+
+def test_a_folder_of_pictures_may_have_moved_but_not_changed(tiny):
+    stored = dataclasses.replace(tiny(), data="/old/pictures", fingerprint="3 pictures")
+    assert RunConfig.from_json(stored.to_json()) == stored
+    dataclasses.replace(stored, data="/new").check_resumes(stored)
+    with pytest.raises(ConfigError, match="fingerprint: got '4 pictures', but the run to resume has '3 pictures'"):
+        dataclasses.replace(stored, fingerprint="4 pictures").check_resumes(stored)
+    with pytest.raises(ConfigError, match="data: got 'digits', but the run to resume has '/old/pictures'"):
+        tiny().check_resumes(stored)
 
 
 def test_learning_rate_rises_to_its_peak_and_falls_to_zero():

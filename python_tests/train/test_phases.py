@@ -189,8 +189,8 @@ def test_the_registry_names_a_phase_of_its_own_for_a_model_without_phases():
 @pytest.mark.parametrize("data", NAMES)
 def test_the_presets_of_the_gan_make_a_step(digits, data):
     model, train = preset("gan", data)
-    size = 8 if data == "digits" else 28
-    assert GAN(model, (1, size, size)).sample(2, seed=0).shape == (2, 1, size, size)
+    shape = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar10-subset": (3, 32, 32)}.get(data, (1, 28, 28))
+    assert GAN(model, shape).sample(2, seed=0).shape == (2, *shape)
     record = Trainer(RunConfig("gan", model, "digits", (1, 8, 8), train), digits).train_step()
     assert record["discriminator_loss"] > 0
     assert 0 < train.betas[0] <= 0.5

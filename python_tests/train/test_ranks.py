@@ -85,10 +85,17 @@ def test_nan_on_one_rank_is_the_same_error_on_all(seen):
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(seen):
     for ranks in RANKS:
         folder, of_ranks = seen[ranks]
-        assert [rank["stopped"] for rank in of_ranks] == [[signal.SIGTERM, 3]] * ranks
+        assert [rank["stopped"][:2] for rank in of_ranks] == [[signal.SIGTERM, 3]] * ranks
         run = RunFolder(folder / "run")
         assert run.latest().step == 3
         assert [record["step"] for record in read_log(run.log)] == [1, 2, 3]
+
+
+def test_the_first_rank_alone_writes_for_tensorboard(seen):
+    for ranks in RANKS:
+        folder, of_ranks = seen[ranks]
+        assert [rank["stopped"][2] for rank in of_ranks] == [1] + [0] * (ranks - 1)
+        assert len(list(RunFolder(folder / "run").tensorboard.iterdir())) == 1
 
 
 def test_gathered_rows_are_those_of_the_batch_and_gradients_add_over_ranks(seen):
