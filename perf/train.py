@@ -60,10 +60,15 @@ def make_trainer(*, fused: bool) -> Trainer:
     model_config, train_config = preset("ddpm", "digits")
     trainer = Trainer(RunConfig("ddpm", model_config, "digits", dataset.image_shape, train_config), dataset)
     if not fused:
-        schedule = trainer.model.schedule
-        tables = schedule.sqrt_alphas_cumprod.float(), schedule.sqrt_one_minus_alphas_cumprod.float()
-        trainer.model.loss = partial(eager_loss, trainer.model, *tables)
+        use_eager_loss(trainer)
     return trainer
+
+
+def use_eager_loss(trainer: Trainer) -> None:
+    """Train its DDPM with `eager_loss` from here on."""
+    schedule = trainer.model.schedule
+    tables = schedule.sqrt_alphas_cumprod.float(), schedule.sqrt_one_minus_alphas_cumprod.float()
+    trainer.model.loss = partial(eager_loss, trainer.model, *tables)
 
 
 def check_losses(fused: Trainer, eager: Trainer) -> None:

@@ -101,7 +101,7 @@ class VariationalBound:
     """-log2 p(x) <= L_0 + ... + L_{T-1} + L_T of each image, bits/dim, float64 (Ho et al. 2020, equation 5)."""
 
     terms: Tensor
-    """[N, T]: L_0 (the decoder's), then the divergences of the reverse steps 1 ... T - 1."""
+    """[N, T]: L_0 (the decoder's), then the divergences of the reverse steps 1 ... T - 1 (K of them with `steps` K)."""
     prior: Tensor
     """[N]: L_T, in which nothing is learned."""
 
@@ -201,38 +201,43 @@ class DDPM(nn.Module):
         first: int = 0,
         labels: Tensor | None = None,
         clip: float | None = 1.0,
+        steps: int | None = None,
         batch_size: int = 256,
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> VariationalBound:
         """Every term of the variational bound of images with 256 levels, at one noise for each image and step.
+
+        With `steps` it is the bound of the shorter chain that `sample` draws from with as many ancestral steps.
 
         Args:
             x0: float32 [N, C, H, W], levels 0..255 as x / 127.5 - 1.
             seed, first: the noise is a function of seed, the image's number (first ... first + N - 1) and the step.
             labels: int64 [N]; None: the model without classes, or of no class.
             clip: the predicted x_0 is clamped to [-clip, clip], as in `sample`; None: as in `loss`.
+            steps: this many, evenly spaced, of the T steps; None: all.
             batch_size: images at a time in the network.
             progress: wraps the iterable of batches.
 
         Raises:
-            TypeError, ValueError: labels that do not fit; batch_size < 1.
+            TypeError, ValueError: labels that do not fit; batch_size < 1; steps outside [1, T].
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, want an integer >= 1")
         if labels is not None:
             check_labels(labels, x0.shape[0], self.config.classes)
-        steps, dims = self.schedule.steps, x0[:1].numel()
-        pairs = torch.arange(x0.shape[0] * steps, device=x0.device)  # (image, step), steps fastest
+        s = self.schedule if steps is None else self.schedule.respaced(steps)
+        trained, dims = s.timesteps.to(x0.device), x0[:1].numel()
+        pairs = torch.arange(x0.shape[0] * s.steps, device=x0.device)  # (image, step), steps fastest
         how = {"prediction": self.config.prediction, "variance": self.config.variance, "clip": clip}
         terms = torch.empty(len(pairs), dtype=torch.float64, device=x0.device)
         for begin in progress(range(0, len(pairs), batch_size)):
             batch = pairs[begin : begin + batch_size]
-            image, t = batch // steps, batch % steps
+            image, t = batch // s.steps, batch % s.steps
             x = x0[image]
-            x_t = q_sample(x, t, self.schedule, seed=seed, offset=(first * steps + begin) * dims)
-            model_out = self(x_t, t, None if labels is None else labels[image]).to(x_t.dtype)
-            terms[begin : begin + batch_size] = vb_terms(model_out, x, x_t, t, self.schedule, **how)
-        return VariationalBound(terms.reshape(-1, steps), prior_bound(x0, self.schedule).double())
+            x_t = q_sample(x, t, s, seed=seed, offset=(first * s.steps + begin) * dims)
+            model_out = self(x_t, trained[t], None if labels is None else labels[image]).to(x_t.dtype)
+            terms[begin : begin + batch_size] = vb_terms(model_out, x, x_t, t, s, **how)
+        return VariationalBound(terms.reshape(-1, s.steps), prior_bound(x0, s).double())
 
     # ---- Sampling: algorithm 2 and its successors -------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from .config import TrainConfig
 
 # (model settings, training settings); what is not named keeps its dataclass default
 _MNIST = (
-    {"channels": 32, "multipliers": (1, 2, 2)},
-    {"steps": 6000, "batch_size": 64, "channels_last": True},
+    {"channels": 16, "multipliers": (1, 2, 4)},
+    {"steps": 8000, "batch_size": 64, "ema_decay": 0.999, "channels_last": True},
 )
 _GAN = {"network": "conv", "gradient_penalty": 1.0, "penalty_target": 0.0}
 _GAN_MNIST = (

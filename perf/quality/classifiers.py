@@ -39,7 +39,7 @@ def measured(data: str) -> dict:
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
         "test_accuracy": accuracy,
-        "frechet_distances": {name: _distance(*parts) for name, parts in pairs.items()},
+        "frechet_distances": {name: distance(*parts) for name, parts in pairs.items()},
     }
 
 
@@ -53,7 +53,8 @@ def _halves(images: ImageDataset, extractor: ClassifierFeatures) -> tuple[Featur
     return stats
 
 
-def _distance(a: FeatureStats, b: FeatureStats) -> dict:
+def distance(a: FeatureStats, b: FeatureStats) -> dict:
+    """Frechet distance, the bound on its numerical error, and what so few samples alone make of it."""
     value, bound = frechet_distance(a, b)
     return {"n": [a.count, b.count], "value": value, "bound": bound, "expected_bias": frechet_bias(a, b)}
 

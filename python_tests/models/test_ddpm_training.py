@@ -59,15 +59,17 @@ def test_a_resumed_run_draws_the_same_important_steps_bit_for_bit(tmp_path):
         assert torch.equal(got[name], want), name
 
 
-def bound_of(model: DDPM, x0, seed: int, clip: float | None):
-    """L_0 ... L_{T-1} of images from the papers, in fp64, one step at a time."""
-    s, config, terms = model.schedule, model.config, []
-    eps = dgmkern.normal((len(x0), s.steps, *x0.shape[1:]), seed, dtype=x0.dtype)
-    for step in range(s.steps):
+def bound_of(model: DDPM, x0, seed: int, clip: float | None, kept: range):
+    """L_0 ... L_{K-1} of images from the papers, in fp64, one step at a time, of the chain of the steps `kept`."""
+    config, terms = model.config, []
+    abars = torch.cumprod(1 - model.schedule.betas, 0)[list(kept)]
+    s = dgmkern.DiffusionSchedule.from_betas(1 - abars / torch.cat([torch.ones(1, dtype=torch.float64), abars[:-1]]))
+    eps = dgmkern.normal((len(x0), len(kept), *x0.shape[1:]), seed, dtype=x0.dtype)
+    for step, abar in enumerate(abars):
         t = torch.full((len(x0),), step)
-        abar = torch.cumprod(1 - s.betas, 0)[step]
         x_t = abar.sqrt() * x0 + (1 - abar).sqrt() * eps[:, step]
-        out, v = model.unet(x_t, t).split([2, 2] if config.variance == "learned_range" else [2, 0], dim=1)
+        out = model.unet(x_t, torch.full((len(x0),), kept[step]))
+        out, v = out.split([2, 2] if config.variance == "learned_range" else [2, 0], dim=1)
         predicted = predicted_x0(config.prediction, out, x_t, abar)
         mean_q, small, large = posterior(s, x0, x_t, t)
         mean_p, _, _ = posterior(s, predicted if clip is None else predicted.clamp(-clip, clip), x_t, t)
@@ -84,15 +86,15 @@ def bound_of(model: DDPM, x0, seed: int, clip: float | None):
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
-@pytest.mark.parametrize("clip", [None, 1.0])
-def test_every_term_of_bits_per_dim_is_that_of_the_papers_in_fp64(prediction, variance, clip):
+@pytest.mark.parametrize(("clip", "steps"), [(None, None), (1.0, None), (None, 8), (1.0, 8)])
+def test_every_term_of_bits_per_dim_is_that_of_the_papers_in_fp64(prediction, variance, clip, steps):
     config = dataclasses.replace(TINY, prediction=prediction, variance=variance, objective="vlb", schedule="linear")
     model = perturbed(DDPM(dataclasses.replace(config, timesteps=50), (2, 8, 8))).double().eval()
     model.unet.head.weight.data.mul_(0.02)
     x0 = to_signed(load("digits").images[:6]).reshape(3, 2, 8, 8).double()
-    got = model.bits_per_dim(x0, seed=4, clip=clip, batch_size=7)
+    got = model.bits_per_dim(x0, seed=4, clip=clip, steps=steps, batch_size=7)
     with torch.no_grad():
-        want = bound_of(model, x0, 4, clip)
+        want = bound_of(model, x0, 4, clip, range(50) if steps is None else range(0, 50, 7))
     torch.testing.assert_close(got.terms, want, rtol=1e-8, atol=1e-11)
     abar = model.schedule.alphas_cumprod[-1]
     prior = kl_divergence(Normal(abar.sqrt() * x0, (1 - abar).sqrt()), Normal(torch.zeros_like(x0), 1.0))
@@ -105,15 +107,20 @@ def test_bits_per_dim_of_an_image_depends_on_its_number_not_on_batches_or_neighb
     x0, labels = to_signed(load("digits").images[:5]), torch.tensor([0, 1, 2, 0, 1])
     every = model.bits_per_dim(x0, seed=1, labels=labels)
     assert every.terms.shape == (5, 20)
+    assert torch.equal(model.bits_per_dim(x0, seed=1, labels=labels, steps=20).terms, every.terms)
     for how in ({"batch_size": 1}, {"batch_size": 33}, {"first": 0}):
         got = model.bits_per_dim(x0, seed=1, labels=labels, **how)
         torch.testing.assert_close(got.terms, every.terms, rtol=1e-4, atol=1e-5)
     part = model.bits_per_dim(x0[3:], seed=1, first=3, labels=labels[3:])
     torch.testing.assert_close(part.terms, every.terms[3:], rtol=1e-4, atol=1e-5)
+    fewer = model.bits_per_dim(x0, seed=1, labels=labels, steps=5)
+    part = model.bits_per_dim(x0[3:], seed=1, first=3, labels=labels[3:], steps=5, batch_size=4)
+    torch.testing.assert_close(part.terms, fewer.terms[3:], rtol=1e-4, atol=1e-5)
     assert (model.bits_per_dim(x0, seed=2, labels=labels).total - every.total).abs().max() > 1e-3
     assert (model.bits_per_dim(x0, seed=1).total - every.total).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="batch_size: got 0, want an integer >= 1"):
-        model.bits_per_dim(x0, seed=1, batch_size=0)
+    for name, wrong, message in (("batch_size", 0, "got 0, want an integer >= 1"), ("steps", 21, "expected 1 to 20")):
+        with pytest.raises(ValueError, match=f"{name}: {message}"):
+            model.bits_per_dim(x0, seed=1, **{name: wrong})
 
 
 def trained(steps: int = 100, **settings) -> DDPM:

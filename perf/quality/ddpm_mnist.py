@@ -1,0 +1,280 @@
+"""Quality of a small DDPM on MNIST: Frechet distance of its samples, and its bits/dim with their terms.
+
+    python -m perf.quality.ddpm_mnist FOLDER [--runs fixed short learned eager] [--samplers ...]
+
+trains each run in FOLDER/NAME and writes FOLDER/ddpm_mnist.json and .png. A run that was stopped goes on; what the file
+has already is not measured again. "fixed" is the preset. Of a quarter of its steps are "short", which is the same,
+"learned", with the hybrid objective, and "eager", with the loss as it is usually written and torch's own noise.
+
+Distances are in features of MNIST's classifier, all to the same 50000 training images. Those of the 10000 others are
+the floor: what a generator that draws from the data would score.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgmkern.data import ImageDataset, load, to_signed
+from dgmkern.features import ClassifierFeatures, features_of, load_extractor
+from dgmkern.metrics import FeatureStats, class_coverage
+from dgmkern.models.ddpm import DDPM
+from dgmkern.train import RunConfig, RunFolder, Trainer, draw_images, load_model, losses_of, preset, read_log
+from dgmkern.train.atomic import write_atomically, write_text_atomically
+from perf import machine
+from perf.quality.classifiers import distance
+from perf.report import table
+from perf.train import use_eager_loss
+
+DATA = "mnist"
+MODEL, TRAIN = preset("ddpm", DATA)
+TRAIN = dataclasses.replace(TRAIN, precision="bf16")
+LEARNED = {"objective": "hybrid", "variance": "learned_range"}
+SHORT = {"steps": TRAIN.steps // 4}
+RUNS = {"fixed": ({}, {}), "short": ({}, SHORT), "learned": (LEARNED, SHORT), "eager": ({}, SHORT)}
+SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50)}
+SAMPLES = 10000
+IMAGES = 200  # test images of bits/dim
+CHAINS = (None, 50)  # steps of the chain whose bound is taken; None: all
+SEED = 1  # of samples, of the noise of the bound, of which images are taken
+
+
+def config_of(name: str) -> RunConfig:
+    model, train = RUNS[name]
+    shape = load(DATA).image_shape
+    return RunConfig("ddpm", dataclasses.replace(MODEL, **model), DATA, shape, dataclasses.replace(TRAIN, **train))
+
+
+def settings() -> dict[str, Any]:
+    """What the figures follow from, as it stands in the file."""
+    runs = {name: dataclasses.asdict(config_of(name)) for name in RUNS}
+    return json.loads(json.dumps({"runs": runs, "samples": SAMPLES, "images": IMAGES, "seed": SEED}))
+
+
+def are_present(recorded: dict[str, Any]) -> bool:
+    """Whether settings of a file are those of now; one that is younger than the file was at its default."""
+    runs = {name: dataclasses.asdict(RunConfig.from_json(json.dumps(run))) for name, run in recorded["runs"].items()}
+    return json.loads(json.dumps({**recorded, "runs": runs})) == settings()
+
+
+def trained(name: str, folder: Path) -> dict[str, Any] | None:
+    """Train run `name` to its end; None if a signal came first."""
+    config, run = config_of(name), RunFolder(folder / name)
+    trainer = Trainer(config, load(DATA))
+    if run.config.exists():
+        trainer.restore(run.latest())
+    else:
+        run.create(config)
+    if name == "eager":
+        use_eager_loss(trainer)
+    path = run.path / "cpu_seconds"
+    before, cpu = float(path.read_text()) if path.exists() else 0.0, time.process_time()
+    stopped = trainer.fit(run)
+    seconds = before + time.process_time() - cpu
+    write_text_atomically(path, f"{seconds:.1f}\n")
+    if stopped is not None:
+        return None
+    last = losses_of(read_log(run.log))["loss"][-500:]
+    return {"steps": trainer.step, "cpu_seconds": round(seconds, 1), "loss_of_last_500": sum(last) / len(last)}
+
+
+class Real:
+    """Features of MNIST's classifier of 50000 training images, and the distances of others from them."""
+
+    def __init__(self) -> None:
+        train = load(DATA)
+        self.classes, self.labels = train.classes, train.labels
+        self.extractor: ClassifierFeatures = load_extractor("classifier", data=DATA)
+        features = torch.cat(list(features_of(train, self.extractor, desc=f"{DATA}:train")))
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))
+        self.rest = _stats(features[order[SAMPLES:]])
+        self.held_out = features[order[:SAMPLES]]
+
+    def floors(self) -> dict[str, Any]:
+        """Distances of the other training images, and of as many test images."""
+        test = torch.cat(list(features_of(load(DATA, "test"), self.extractor, desc=f"{DATA}:test")))
+        return {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
+
+    def measured(self, images: Tensor) -> dict[str, Any]:
+        """Distance of generated uint8 images [N, C, H, W], and what classes they are of."""
+        drawn = ImageDataset(DATA, "samples", images, torch.zeros(len(images), dtype=torch.int64), self.classes)
+        features = torch.cat(list(features_of(drawn, self.extractor, progress=False)))
+        classes = torch.cat([self.extractor.probabilities(batch).argmax(1) for batch in drawn.batches(256)])
+        coverage = class_coverage(classes, self.labels, classes=len(self.classes))
+        found = {"classes": coverage.modes, "reverse_kl_of_classes": coverage.reverse_kl}
+        return jackknifed(features, self.rest) | found
+
+
+def jackknifed(features: Tensor, rest: FeatureStats) -> dict[str, Any]:
+    """Frechet distance of features [N, D], with its standard error by a jackknife that leaves out a tenth."""
+    parts = features.chunk(10)
+    without = [_stats(torch.cat([*parts[:i], *parts[i + 1 :]])) for i in range(len(parts))]
+    values = torch.tensor([distance(stats, rest)["value"] for stats in without])
+    error = ((len(parts) - 1) * values.var(correction=0)).sqrt().item()
+    return distance(_stats(features), rest) | {"standard_error": error}
+
+
+def _stats(features: Tensor) -> FeatureStats:
+    stats = FeatureStats()
+    stats.update(features)
+    return stats
+
+
+def opened(name: str, folder: Path) -> DDPM:
+    """The averaged weights of a run."""
+    return load_model(RunFolder(folder / name).latest()).to(memory_format=torch.channels_last)
+
+
+def drawn(model: DDPM, n: int, sampler: str) -> Tensor:
+    return draw_images(model, n, seed=SEED, precision=TRAIN.precision, progress=False, **SAMPLERS[sampler])
+
+
+def bits(model: DDPM, variance: str, steps: int | None) -> dict[str, Any]:
+    """bits/dim of test images, in fp32: means, with the standard errors of so few images, each term's mean, and the
+    sum of each image, for differences between models on the same images and noise."""
+    test = load(DATA, "test")
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))[:IMAGES]
+    model.config = dataclasses.replace(model.config, variance=variance)
+    cpu = time.process_time()
+    bound = model.bits_per_dim(to_signed(test.images[chosen]), seed=SEED, steps=steps)
+    parts = {"bits_per_dim": bound.total, "L_0": bound.terms[:, 0], "L_1_to_T-1": bound.terms[:, 1:].sum(1)}
+    found: dict[str, Any] = {"cpu_seconds": round(time.process_time() - cpu, 1)}
+    for part, values in {**parts, "L_T": bound.prior}.items():
+        found |= dict(zip((part, f"{part}_standard_error"), mean_of(values), strict=True))
+    found["terms"] = [float(f"{term:.6g}") for term in bound.terms.mean(0).tolist()]
+    return found | {"of_each_image": [round(value, 5) for value in bound.total.tolist()]}
+
+
+def mean_of(values: Tensor) -> tuple[float, float]:
+    """Mean, and its standard error."""
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def measure(name: str, run: dict[str, Any], folder: Path, real: Real, samplers: list[str]) -> Iterator[None]:
+    """Fill in what `run` lacks; yields after each figure."""
+    model = opened(name, folder)
+    for variance in variances_of(name):
+        for steps in CHAINS:
+            if (key := chain(variance, steps)) not in run["bits_per_dim"]:
+                run["bits_per_dim"][key] = bits(model, variance, steps)
+                yield
+    for sampler in samplers:
+        if sampler not in run["frechet_distances"]:
+            cpu = time.process_time()
+            images = drawn(model, SAMPLES, sampler)
+            seconds = round(time.process_time() - cpu, 1)
+            run["frechet_distances"][sampler] = {**real.measured(images), "cpu_seconds_of_sampling": seconds}
+            yield
+
+
+def variances_of(name: str) -> tuple[str, ...]:
+    """The variances that the network of a run is measured with."""
+    return {"learned": ("learned_range",), "eager": ("fixed_small",)}.get(name, ("fixed_small", "fixed_large"))
+
+
+def chain(variance: str, steps: int | None) -> str:
+    """The key of a bound in the file."""
+    return variance if steps is None else f"{variance}, {steps} steps"
+
+
+def differences(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """bits/dim of "learned" and "eager" less those of "short", of as many steps, image by image."""
+    pairs = (("learned", "learned_range", "fixed_small"), ("learned", "learned_range", "fixed_large"))
+    found = {}
+    for name, of_name, of_short in (*pairs, ("eager", "fixed_small", "fixed_small")):
+        for steps in CHAINS:
+            a, b = chain(of_name, steps), chain(of_short, steps)
+            bounds = (runs.get(run, {}).get("bits_per_dim", {}).get(key) for run, key in ((name, a), ("short", b)))
+            ours, theirs = (bound and torch.tensor(bound["of_each_image"]).double() for bound in bounds)
+            if ours is not None and theirs is not None:
+                mean, error = mean_of(ours - theirs)
+                found[f"{name} ({a}) - short ({b})"] = {"mean": mean, "standard_error": error}
+    return found
+
+
+def save_picture(record: dict[str, Any], folder: Path) -> None:
+    """Samples of each run by its first sampler, and the means of the terms L_t."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = record["runs"]
+    figure = Figure(figsize=(4 * len(runs) + 6, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    *grids, curves = figure.subplots(1, len(runs) + 1, width_ratios=[4] * len(runs) + [6])
+    for i, (axes, (name, run)) in enumerate(zip(grids, runs.items(), strict=True)):
+        sampler, found = next(iter(run["frechet_distances"].items()))
+        images = drawn(opened(name, folder), 100, sampler)[:, 0]  # [100, H, W]
+        rows = [torch.cat([*row], dim=1) for row in images.split(10)]
+        axes.imshow(torch.cat(rows).numpy(), cmap="gray")
+        axes.set(xticks=[], yticks=[], title=f"{name}, {sampler}\nFrechet distance {found['value']:.2f}")
+        for variance, style in zip(variances_of(name), ("-", "--"), strict=False):
+            terms = run["bits_per_dim"][variance]
+            label = f"{name}, {variance}: {terms['bits_per_dim']:.3f}"
+            curves.plot(range(len(terms["terms"])), terms["terms"], style, color=f"C{i}", label=label)
+    curves.set(xlabel="t", ylabel="L_t, bits/dim", yscale="log", title="Terms of bits/dim, test images")
+    curves.grid(alpha=0.3)
+    curves.legend()
+    path = folder / "ddpm_mnist.png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90))
+
+
+def show(record: dict[str, Any]) -> None:
+    """The figures, as tables."""
+    floor = record["floors"]["train"]["value"]
+    rows = [(f"real, {name}", f"{found['value']:.3f}", "") for name, found in record["floors"].items()]
+    for name, run in record["runs"].items():
+        for sampler, found in run["frechet_distances"].items():
+            rows.append((f"{name}, {sampler}", f"{found['value']:.3f}", f"{found['value'] / floor:.2f}"))
+    print(table((f"{SAMPLES} images", "Frechet distance", "x floor"), rows, left=1))
+    parts = ("bits_per_dim", "L_0", "L_1_to_T-1", "L_T")
+    rows = [
+        (f"{name}, {key}", *(f"{found[part]:.4f}" for part in parts), f"{found['bits_per_dim_standard_error']:.4f}")
+        for name, run in record["runs"].items()
+        for key, found in run["bits_per_dim"].items()
+    ]
+    print(table((f"{IMAGES} test images", *parts, "+-"), rows, left=1))
+    for name, less in record["differences"].items():
+        print(f"{name}: {less['mean']:+.4f} +- {less['standard_error']:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS), metavar="NAME")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "ddpm_mnist.json"
+    record = json.loads(path.read_text()) if path.exists() else {"settings": settings(), "commands": [], "runs": {}}
+    if not are_present(record["settings"]):
+        parser.error(f"{path}: has runs with other settings; move it away")
+    record |= {"machine": machine.machine(), "versions": machine.versions(), "threads": 1}
+    command = f"python -m perf.quality.ddpm_mnist {' '.join(sys.argv[1:])}"
+    record["commands"] = [*(c for c in record["commands"] if c != command), command]
+    real = Real()
+    record |= {"features": real.extractor.name, "floors": real.floors()}
+    for name in arguments.runs:
+        training = trained(name, folder)
+        if training is None:
+            return
+        run = record["runs"].setdefault(name, {"frechet_distances": {}, "bits_per_dim": {}})
+        run["training"] = training
+        for _ in measure(name, run, folder, real, arguments.samplers):
+            record["differences"] = differences(record["runs"])
+            write_text_atomically(path, json.dumps(record) + "\n")
+    save_picture(record, folder)
+    show(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Quality of the DDPM as measured: the record is of the present settings, good enough, and what the script writes."""
+
+import json
+import math
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import perf
+from dgmkern.metrics import FeatureStats
+from perf.quality import ddpm_mnist
+
+RECORD = Path(perf.__file__).parent / "results" / "quality" / "ddpm_mnist.json"
+
+
+def consistent(record: dict) -> None:
+    """What the file says twice is the same."""
+    for run in record["runs"].values():
+        for found in run["bits_per_dim"].values():
+            each = found["of_each_image"]
+            assert len(each) == record["settings"]["images"]
+            total = found["bits_per_dim"]
+            assert total == pytest.approx(statistics.fmean(each), abs=1e-5)
+            assert found["bits_per_dim_standard_error"] == pytest.approx(
+                statistics.stdev(each) / math.sqrt(len(each)), abs=1e-5
+            )
+            assert total == pytest.approx(found["L_0"] + found["L_1_to_T-1"] + found["L_T"], rel=1e-9)
+            assert found["L_0"] == pytest.approx(found["terms"][0], rel=1e-5)
+            assert found["L_1_to_T-1"] == pytest.approx(math.fsum(found["terms"][1:]), rel=1e-5)
+    assert record["differences"] == ddpm_mnist.differences(record["runs"])
+    counts = [run["n"] for run in record["floors"].values()]
+    counts += [found["n"] for run in record["runs"].values() for found in run["frechet_distances"].values()]
+    assert {real for _, real in counts} == {counts[0][1]}
+    assert counts[0][0] == record["settings"]["samples"]
+
+
+@pytest.fixture
+def record():
+    return json.loads(RECORD.read_text())
+
+
+def test_the_record_is_of_the_present_settings_and_consistent(record):
+    assert ddpm_mnist.are_present(record["settings"])
+    changed = json.loads(json.dumps(record["settings"]))
+    changed["runs"]["short"]["train"]["lr"] = 1.0
+    assert not ddpm_mnist.are_present(changed)
+    assert list(record["runs"]) == list(ddpm_mnist.RUNS)
+    for name, run in record["runs"].items():
+        assert run["training"]["steps"] == record["settings"]["runs"][name]["train"]["steps"]
+    consistent(record)
+
+
+def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, capsys, classifier_cache):
+    monkeypatch.setenv("DGMKERN_CACHE", str(classifier_cache))
+    tiny = replace(ddpm_mnist.MODEL, channels=8, multipliers=(1, 2), head_dim=16, timesteps=8)
+    for name, value in {
+        "DATA": "digits",
+        "MODEL": tiny,
+        "TRAIN": replace(ddpm_mnist.TRAIN, steps=4, batch_size=8, precision="fp32"),
+        "RUNS": {name: (model, train and {"steps": 2}) for name, (model, train) in ddpm_mnist.RUNS.items()},
+        "SAMPLERS": {"ddpm-8": {}, "dpm-solver-3": {"sampler": "dpm-solver", "steps": 3}},
+        "SAMPLES": 200,
+        "IMAGES": 4,
+        "CHAINS": (None, 3),
+    }.items():
+        monkeypatch.setattr(ddpm_mnist, name, value)
+    eager, sampled = [], []
+    use_eager_loss, drawn = ddpm_mnist.use_eager_loss, ddpm_mnist.drawn
+
+    def use_and_note(trainer):
+        eager.append(trainer.model.config.objective)
+        use_eager_loss(trainer)
+
+    def draw_and_note(model, n, sampler):
+        sampled.append((model.config.variance, n, sampler))
+        return drawn(model, n, sampler)
+
+    monkeypatch.setattr(ddpm_mnist, "use_eager_loss", use_and_note)
+    monkeypatch.setattr(ddpm_mnist, "drawn", draw_and_note)
+
+    def run(*arguments: str) -> dict:
+        monkeypatch.setattr(sys, "argv", ["ddpm_mnist", str(tmp_path), *arguments])
+        ddpm_mnist.main()
+        return json.loads((tmp_path / "ddpm_mnist.json").read_text())
+
+    first = run("--runs", "short", "learned", "--samplers", "ddpm-8")
+    assert eager == []
+    assert first["differences"].keys() == {
+        f"learned (learned_range{chain}) - short ({variance}{chain})"
+        for chain in ("", ", 3 steps")
+        for variance in ("fixed_small", "fixed_large")
+    }
+    lengths = {name: len(found["terms"]) for name, found in first["runs"]["learned"]["bits_per_dim"].items()}
+    assert lengths == {"learned_range": 8, "learned_range, 3 steps": 3}
+    sampled.clear()
+    second = run()
+    assert eager == ["simple"]
+    measured = [call for call in sampled if call[1] == 200]
+    both = ["ddpm-8", "dpm-solver-3"]
+    assert [sampler for _, _, sampler in measured] == [*both, "dpm-solver-3", "dpm-solver-3", *both]  # fixed first
+    assert [run["training"]["steps"] for run in second["runs"].values()] == [2, 2, 4, 2]
+    for name, run_of_first in first["runs"].items():
+        for kind in ("bits_per_dim", "frechet_distances"):
+            for key, found in run_of_first[kind].items():
+                assert second["runs"][name][kind][key] == found
+    short, eagerly = (second["runs"][name] for name in ("short", "eager"))
+    assert short["bits_per_dim"]["fixed_small"]["terms"] != eagerly["bits_per_dim"]["fixed_small"]["terms"]
+    consistent(second)
+    assert (tmp_path / "ddpm_mnist.png").stat().st_size > 1000
+    assert "x floor" in capsys.readouterr().out
+    monkeypatch.setattr(ddpm_mnist, "SEED", 2)
+    with pytest.raises(SystemExit):
+        run()
+
+
+def test_the_standard_error_of_a_distance_is_the_spread_over_samples():
+    torch.manual_seed(0)
+    rest, draws = FeatureStats(), []
+    rest.update(torch.randn(20000, 4, dtype=torch.float64))
+    for _ in range(200):
+        draws.append(ddpm_mnist.jackknifed(1.2 * torch.randn(500, 4, dtype=torch.float64) + 0.3, rest))
+    spread = statistics.stdev(draw["value"] for draw in draws)
+    # 200 draws know their spread to 5%
+    assert statistics.fmean(draw["standard_error"] for draw in draws) == pytest.approx(spread, rel=0.2)
