@@ -13,6 +13,7 @@ import dgmkern
 from dgmkern.data import load
 from dgmkern.models import WHOLE, Share
 from dgmkern.models.ddpm import DDPM
+from dgmkern.reference.noise import uniform
 from dgmkern.train.config import RunConfig
 from dgmkern.train.presets import preset
 from dgmkern.train.trainer import Trainer
@@ -40,13 +41,14 @@ def eager_loss(
 ) -> Tensor:
     """`DDPM.loss` as it is usually written: draw, gather from fp32 tables, broadcast, mix, mean squared error.
 
-    `noise` replaces the draw in the check. The trainer has seeded torch's generator with `seed`; t of the check comes
-    from the same stream as in `DDPM.loss`, whose `step`, `labels` and `share` of the trainer change nothing here.
+    The trainer has seeded torch's generator with `seed`. `noise` replaces the draw in the check, where t is that of
+    `DDPM.loss`. `step`, `labels` and `share` of the trainer change nothing here.
     """
-    generator = torch.Generator().manual_seed(seed)
-    t = torch.randint(model.schedule.steps, (x0.shape[0],), generator=generator)
     if noise is None:
+        t = torch.randint(model.schedule.steps, (x0.shape[0],))
         noise = torch.randn_like(x0)
+    else:
+        t = (uniform(x0.shape[0], torch.tensor([seed]), 1 << 40).double() * model.schedule.steps).long()
     a = sqrt_abar[t].view(-1, 1, 1, 1)
     s = sqrt_one_minus_abar[t].view(-1, 1, 1, 1)
     x_t = a * x0 + s * noise

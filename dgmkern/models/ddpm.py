@@ -17,8 +17,13 @@ from ..ops.bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
 from ..ops.diffusion import q_sample
 from ..ops.noise import normal
 from ..ops.reverse import ddim_step, dpm_solver_step, p_sample
+from ..reference.noise import uniform
+from ..rng import seed_tensor
 from ..schedule import DiffusionSchedule
 from .share import WHOLE, Share
+
+# Where in the stream of a seed the uniforms of t and of hidden labels are: far beyond the noise of a batch.
+_STEPS, _HIDDEN = 1 << 40, 2 << 40
 
 Prediction = Literal["eps", "v", "x0"]
 Schedule = Literal["linear", "cosine", "sigmoid"]
@@ -128,13 +133,23 @@ class DDPM(nn.Module):
         weights = None if config.min_snr is None else self.schedule.min_snr_weights(config.prediction, config.min_snr)
         self.register_buffer("mse_weights", weights, persistent=False)  # [T]
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What torch.compile may take."""
+        return (self.unet,)
+
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.unet(x_t, t, labels)
 
     # ---- Training: algorithm 1 --------------------------------------------------------------------------------------
 
     def loss(
-        self, x0: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+        self,
+        x0: Tensor,
+        *,
+        seed: int | Tensor,
+        step: int | Tensor = 0,
+        labels: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> Tensor:
         """The objective on a batch, a scalar: the mean over images of one of these at a random t.
 
@@ -156,17 +171,18 @@ class DDPM(nn.Module):
         """
         n, device = x0.shape[0], x0.device
         total, offset = share.total(n), share.first(n) * x0[:1].numel()
-        generator = torch.Generator().manual_seed(seed)  # draws for the whole batch
+        seed = seed_tensor(seed, device)
+        u = uniform(total, seed, _STEPS)  # for the whole batch
         if self.step_sampler is None:
-            t_of_batch = torch.randint(self.schedule.steps, (total,), generator=generator).to(device)
+            t_of_batch = (u.double() * self.schedule.steps).long()
         else:
-            t_of_batch, weights = self.step_sampler.draw(total, generator)
+            t_of_batch, weights = self.step_sampler.draw(u)
         t = share.of(t_of_batch)
         if self.config.classes:
             if labels is None:
                 raise ValueError(f"labels: got None, want one of {self.config.classes} classes for each image")
             check_labels(labels, n, self.config.classes)
-            hidden = torch.rand(total, generator=generator).to(device) < self.config.label_dropout
+            hidden = uniform(total, seed, _HIDDEN) < self.config.label_dropout
             labels = labels.masked_fill(share.of(hidden), self.config.classes)
         x_t = q_sample(x0, t, self.schedule, seed=seed, offset=offset)
         losses = self._losses(self(x_t, t, labels).to(x_t.dtype), x0, x_t, t, seed, offset)
@@ -177,7 +193,7 @@ class DDPM(nn.Module):
         prior = prior_bound(x0, self.schedule).mean() if self.config.objective == "vlb" else 0.0
         return losses.mean() + prior
 
-    def _losses(self, model_out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, seed: int, offset: int) -> Tensor:
+    def _losses(self, model_out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, seed: Tensor, offset: int) -> Tensor:
         """The objective of each image, [N], without what does not depend on the model."""
         config, s = self.config, self.schedule
         if config.objective == "vlb":

@@ -222,6 +222,11 @@ class GAN(nn.Module):
             config, (config.packing * channels, height, width)
         )
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What torch.compile may take: not a discriminator whose gradient is differentiated, which it cannot do."""
+        twice = self.config.gradient_penalty and self.config.network == "conv"
+        return (self.generator,) if twice else (self.generator, self.discriminator)
+
     def phases(self, step: int) -> tuple[Phase, ...]:
         """K steps of the discriminator, one of the generator."""
         after = self.clip_discriminator if self.config.clip_weights else None
@@ -231,7 +236,13 @@ class GAN(nn.Module):
         )
 
     def discriminator_loss(
-        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+        self,
+        x: Tensor,
+        *,
+        seed: int | Tensor,
+        step: int | Tensor = 0,
+        labels: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> Tensor:
         """The discriminator's loss of `dgmkern.gan_loss` on as many generated samples as real ones, and the penalty.
 
@@ -252,7 +263,13 @@ class GAN(nn.Module):
         return loss
 
     def generator_loss(
-        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+        self,
+        x: Tensor,
+        *,
+        seed: int | Tensor,
+        step: int | Tensor = 0,
+        labels: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> Tensor:
         """The generator's loss on as many samples as `x` has, z a function of `seed`; no gradient of the discriminator.
 
@@ -269,7 +286,7 @@ class GAN(nn.Module):
         for parameter in self.discriminator.parameters():
             parameter.clamp_(-self.config.clip_weights, self.config.clip_weights)
 
-    def generate(self, n: int, *, seed: int, first: int = 0) -> Tensor:
+    def generate(self, n: int, *, seed: int | Tensor, first: int = 0) -> Tensor:
         """G(z) of the latents `first` ... `first + n - 1` of the stream `seed`, differentiable."""
         weight = next(self.generator.parameters())
         offset = first * self.config.latent

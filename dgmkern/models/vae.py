@@ -99,13 +99,12 @@ class VAEConfig:
         if self.samples > 1 and self.refinement != "none":
             raise ValueError(f"refinement: got {self.refinement!r}, want 'none' with samples > 1")
 
-    def kl_weight(self, step: int) -> float:
-        """Weight of the KL at optimizer step `step` (0-based)."""
+    def kl_weight(self, step: int | Tensor) -> float | Tensor:
+        """Weight of the KL at optimizer step `step` (0-based), a number or a tensor as `step` is."""
         if self.kl_schedule == "constant":
             return self.beta
-        if self.kl_schedule == "linear":
-            return self.beta * min(1.0, step / self.kl_steps)
-        return self.beta * min(1.0, 2 * (step % self.kl_steps) / self.kl_steps)
+        part = step / self.kl_steps if self.kl_schedule == "linear" else 2 * (step % self.kl_steps) / self.kl_steps
+        return self.beta * (part.clamp(max=1.0) if isinstance(part, Tensor) else min(1.0, part))
 
 
 # ---- The networks ---------------------------------------------------------------------------------------------------
@@ -217,6 +216,10 @@ class VAE(nn.Module):
         if config.likelihood == "gaussian":
             self.logvar = nn.Parameter(torch.zeros(()))  # of every pixel
 
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What torch.compile may take."""
+        return self.encoder, self.decoder
+
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of `x` [N, C, H, W] in [-1, 1]."""
         out, fixed = self.encoder(x).to(x.dtype), self.config.posterior_logvar
@@ -231,7 +234,7 @@ class VAE(nn.Module):
             return -gaussian_nll(x, out, self.logvar.to(x.dtype).expand_as(x))
         return -discretized_gaussian_nll(x, *out.chunk(2, dim=1))
 
-    def elbo(self, x: Tensor, *, seed: int, q: Posterior | None = None, offset: int = 0) -> ELBO:
+    def elbo(self, x: Tensor, *, seed: int | Tensor, q: Posterior | None = None, offset: int = 0) -> ELBO:
         """The terms of the ELBO with one sample of `q`, by default the encoder's; KL in closed form.
 
         The noise is `normal((N, D), seed, offset=offset)`.
@@ -239,14 +242,22 @@ class VAE(nn.Module):
         z, kl = gaussian_rsample_kl(*(self.posterior(x) if q is None else q), seed=seed, offset=offset)
         return ELBO(self.log_likelihood(x, z), kl)
 
-    def log_weights(self, x: Tensor, k: int, *, seed: int, beta: float = 1.0, offset: int = 0) -> Tensor:
+    def log_weights(
+        self, x: Tensor, k: int, *, seed: int | Tensor, beta: float | Tensor = 1.0, offset: int = 0
+    ) -> Tensor:
         """log p(x|z) + beta (log p(z) - log q(z|x)) of k samples of each datum, [N, k] (Burda et al. 2016, eq. 8)."""
         z, log_ratio = gaussian_log_ratio(*self.posterior(x), k, seed=seed, offset=offset)
         repeated = x.unsqueeze(1).expand(-1, k, -1, -1, -1).flatten(0, 1)
         return self.log_likelihood(repeated, z.flatten(0, 1)).unflatten(0, (-1, k)) + beta * log_ratio
 
     def loss(
-        self, x: Tensor, *, seed: int, step: int = 0, labels: Tensor | None = None, share: Share = WHOLE
+        self,
+        x: Tensor,
+        *,
+        seed: int | Tensor,
+        step: int | Tensor = 0,
+        labels: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> Tensor:
         """Minus the bound of the config in nats, averaged over the batch; `labels` are not used.
 

@@ -69,7 +69,14 @@ def amortization_gap(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float 
 
 
 def semi_amortized_loss(
-    model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0, first: int = 0
+    model: VAE,
+    x: Tensor,
+    *,
+    seed: int | Tensor,
+    steps: int,
+    size: float,
+    beta: float | Tensor = 1.0,
+    first: int = 0,
 ) -> Tensor:
     """Minus the ELBO after `steps` gradient steps on the encoder's mu and logvar (Kim et al. 2018), batch mean, nats.
 
@@ -189,7 +196,9 @@ def langevin(
     return z
 
 
-def hmc_loss(model: VAE, x: Tensor, *, seed: int, steps: int, size: float, beta: float = 1.0, first: int = 0) -> Tensor:
+def hmc_loss(
+    model: VAE, x: Tensor, *, seed: int | Tensor, steps: int, size: float, beta: float | Tensor = 1.0, first: int = 0
+) -> Tensor:
     """Minus the ELBO, batch mean, nats, whose gradient teaches the encoder q and the decoder p(z|x) (Hoffman 2017).
 
     The encoder gets the gradient of the ELBO at z ~ q; the rest of the model that of log p(x|z) at z moved by `steps`

@@ -28,11 +28,10 @@ class LossSecondMoment(nn.Module):
         informed = (self.seen >= PAST).all() & (total > 0)
         return torch.where(informed, (1 - UNIFORM) * size / total + UNIFORM / steps, 1 / steps)
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Steps t, int64 [n], and the weights 1 / (T p_t) of their losses, float64 [n], by a CPU `generator`."""
+    def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps t, int64 [n], and the weights 1 / (T p_t) of their losses, float64 [n], by `u` uniform in [0, 1)."""
         p = self.probabilities()
-        u = torch.rand(n, dtype=torch.float64, generator=generator).to(p.device)
-        t = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=len(p) - 1)
+        t = torch.searchsorted(p.cumsum(0), u.double(), right=True).clamp(max=len(p) - 1)
         return t, 1 / (len(p) * p[t])
 
     @torch.no_grad()

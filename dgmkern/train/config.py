@@ -15,6 +15,7 @@ from ..models import model_classes
 
 Precision = Literal["fp32", "bf16"]
 LRSchedule = Literal["cosine", "constant"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class ConfigError(ValueError):
@@ -47,6 +48,12 @@ class TrainConfig:
     """bf16 runs the network under autocast; weights, optimizer and loss stay fp32."""
     channels_last: bool = False
     """Hold convolution weights and images as NHWC."""
+    device: Device = "auto"
+    """Where to train; auto: on a GPU if there is one."""
+    cuda_graphs: bool = True
+    """On one GPU, replay whole steps as CUDA graphs."""
+    compile: bool = False
+    """Run the networks through torch.compile: some tens of seconds at the start, on a CPU with a C++ compiler."""
     seed: int = 0
     """Seed of the whole run: weights, batches, time steps and noise follow from it."""
     checkpoint_every: int = 500
@@ -75,14 +82,16 @@ class TrainConfig:
             raise ConfigError(f"weight_decay: got {self.weight_decay}, want a number >= 0")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay: got {self.ema_decay}, want 0 <= ema_decay < 1")
-        for name, choices in (("precision", get_args(Precision)), ("lr_schedule", get_args(LRSchedule))):
+        for name, kind in (("precision", Precision), ("lr_schedule", LRSchedule), ("device", Device)):
+            choices = get_args(kind)
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}: got {getattr(self, name)!r}, want one of {', '.join(choices)}")
 
 
 # What may be changed when a run is resumed: how long and how carefully, not what is computed.
 CHANGEABLE = frozenset(
-    f"train.{name}" for name in ("steps", "checkpoint_every", "keep_last", "sample_every", "tensorboard")
+    f"train.{name}"
+    for name in ("steps", "checkpoint_every", "keep_last", "sample_every", "tensorboard", "device", "cuda_graphs")
 )
 
 

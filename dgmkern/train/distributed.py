@@ -40,14 +40,13 @@ class Ranks(Share):
     def gather(self, rows: Tensor) -> Tensor:
         return rows if self.ranks == 1 else _Gather.apply(rows, self)
 
-    def mean(self, value: Tensor) -> float:
+    def mean(self, value: Tensor) -> Tensor:
         """Mean over ranks of a scalar, in float64; NaN or infinite if that of any rank is."""
-        if self.ranks == 1:
-            return value.item()
         value = value.detach().double()
-        with _peers():
-            dist.all_reduce(value)
-        return value.item() / self.ranks
+        if self.ranks > 1:
+            with _peers():
+                dist.all_reduce(value)
+        return value / self.ranks
 
     def largest(self, number: int) -> int:
         """The largest of the ranks' numbers."""

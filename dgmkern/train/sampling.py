@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..data import to_uint8
 from .config import Precision
+from .products import fast_products
 from .progress import progress_bar
 
 
@@ -30,12 +31,13 @@ def draw_images(
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: got {n}, {batch_size}, want integers >= 1")
     model.eval()
+    device = next(model.parameters()).device
     images = []
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
         bar = partial(progress_bar, desc=f"sampling {first + 1}-{first + count} of {n}", disable=not progress)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            labels = {} if label is None else {"labels": torch.full((count,), label)}
+        with fast_products(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            labels = {} if label is None else {"labels": torch.full((count,), label, device=device)}
             x = model.sample(count, seed=seed, first=first, progress=bar, **labels, **options)
-            images.append(to_uint8(x))
+            images.append(to_uint8(x).cpu())
     return torch.cat(images)

@@ -12,17 +12,18 @@ from ..data import ImageDataset, batch_indices, to_signed
 from ..models import Phase, model_classes, phases_of
 from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from .config import ConfigError, RunConfig, learning_rate
+from .device import pick_device
 from .distributed import Ranks
 from .ema import AveragedWeights
 from .figures import save_image_grid
 from .log import JSONLLog, is_loss
-from .products import fast_products
 from .progress import progress_bar
 from .run import RunFolder
 from .sampling import draw_images
 from .seeds import step_seed
 from .signals import StopSignal
 from .tensorboard import TensorBoardLog
+from .update import Recorded, Update
 
 _GRID = 64  # samples of a grid while training
 
@@ -64,7 +65,8 @@ class Trainer:
             torch.manual_seed(config.train.seed)  # initial weights
             model = model_class(config.model_config, config.image_shape)
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self.model: nn.Module = model.to(memory_format=self.memory_format)
+        self.device = pick_device(config.train.device)
+        self.model: nn.Module = model.to(self.device, memory_format=self.memory_format)
         self.ranks.broadcast(self.model.state_dict().values())
         self.ema = AveragedWeights(self.model, config.train.ema_decay)
         # by player, and by parameter
@@ -75,6 +77,10 @@ class Trainer:
                 if parameter in self._optimizer_of:
                     raise ValueError(f"phases: got {name} in two players, want players without common parameters")
                 self._optimizer_of[parameter] = optimizer
+        self._updates: dict[str, Update | Recorded] = {}  # by phase
+        if config.train.compile:
+            for network in self.model.networks():
+                network.compile(dynamic=False)
 
     def _optimizer(self, player: nn.Module) -> torch.optim.AdamW:
         train = self.config.train
@@ -89,15 +95,15 @@ class Trainer:
         train = self.config.train
         indices = batch_indices(len(self.dataset), train.batch_size, seed=train.seed, step=number)
         indices = self.ranks.of(torch.from_numpy(indices))
-        images = to_signed(self.dataset.images[indices]).contiguous(memory_format=self.memory_format)
-        return images, self.dataset.labels[indices]
+        images, labels = (part[indices].to(self.device) for part in (self.dataset.images, self.dataset.labels))
+        return to_signed(images).contiguous(memory_format=self.memory_format), labels
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step of every phase; returns the record for the log: of each player loss and gradient norm.
 
-        Seeds torch's default generator with the phase's seed plus the rank, so that a model may draw from it (dropout).
-        Figures are those of the whole batch, and means over the phases of one name. Raises NonFiniteLossError before
-        the player's weights change.
+        Seeds torch's generators with the phase's seed plus the rank, so that a model may draw from them (dropout).
+        Figures are those of the whole batch, and means over the phases of one name. Raises NonFiniteLossError, the
+        player's weights being as before.
         """
         lr = learning_rate(self.config.train, self.step)
         self.model.train()
@@ -114,34 +120,23 @@ class Trainer:
 
     def _play(self, phase: Phase, i: int, phases: int, lr: float) -> tuple[float, float]:
         """The optimizer step of phase `i` of `phases`; its loss, and the norm of its gradient before clipping."""
-        train = self.config.train
-        seed = step_seed(train.seed, self.step, i)
-        torch.default_generator.manual_seed(seed + self.ranks.rank)
+        seed = step_seed(self.config.train.seed, self.step, i)
+        torch.manual_seed(seed + self.ranks.rank)
+        if phase.name not in self._updates:
+            self._updates[phase.name] = self._update(phase)
         images, labels = self.batch(self.step * phases + i)
-        optimizer = self.optimizers[phase.module]
-        with fast_products():
-            with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-                loss = phase.loss(images, seed=seed, step=self.step, labels=labels, share=self.ranks)
-            loss_value = self.ranks.mean(loss)
-            what = phase.prefix.replace("_", " ")
-            if not math.isfinite(loss_value):
-                raise NonFiniteLossError(self.step, seed, f"{what}loss is {loss_value}")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        parameters = list(phase.module.parameters())
-        self.ranks.average_gradients(parameters)
-        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        norm = total.item()
-        if not math.isfinite(norm):
-            raise NonFiniteLossError(self.step, seed, f"{what}gradient norm is {norm}")
-        if norm > train.clip_grad:
-            nn.utils.clip_grads_with_norm_(parameters, train.clip_grad, total)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
-        if phase.after is not None:
-            phase.after()
-        return loss_value, norm
+        loss, norm = self._updates[phase.name](images, labels, seed, self.step, lr).tolist()
+        for what, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise NonFiniteLossError(self.step, seed, f"{phase.prefix.replace('_', ' ')}{what} is {value}")
+        return loss, norm
+
+    def _update(self, phase: Phase) -> Update | Recorded:
+        train = self.config.train
+        how = {"precision": train.precision, "clip_grad": train.clip_grad, "ranks": self.ranks}
+        update = Update(phase, self.optimizers[phase.module], **how)
+        graphs = train.cuda_graphs and self.device.type == "cuda" and self.ranks.ranks == 1
+        return Recorded(update) if graphs else update
 
     def fit(self, run: RunFolder, *, progress: bool = True) -> Signals | None:
         """Train up to `config.train.steps`, logging and writing checkpoints into `run`.
@@ -155,7 +150,7 @@ class Trainer:
         if self.step == 0:
             self.save(run)  # whatever happens, there is something to resume
         with (
-            torch.random.fork_rng(devices=[]),
+            torch.random.fork_rng(),
             StopSignal() as stop,
             JSONLLog(run.log, step=self.step) if first else nullcontext() as log,
             TensorBoardLog(run.tensorboard, step=self.step) if first and train.tensorboard else nullcontext() as board,

@@ -46,3 +46,9 @@ def decoder_nll(x0, mean, std):
     no_low, no_high = torch.where(flip, ends[1], ends[0]), torch.where(flip, ends[0], ends[1])
     below, above = (torch.special.erfc(-z / math.sqrt(2)) / 2 for z in (low, high))
     return -(torch.where(no_high, 1.0, above) - torch.where(no_low, 0.0, below)).log()
+
+
+def drawn_steps(steps: int, n: int, seed: int) -> torch.Tensor:
+    """The t that `DDPM.loss` draws uniformly: floor(T u), u the weights of `interpolate` 2^40 along the stream."""
+    u = dgmkern.interpolate(torch.ones(n, 1), torch.zeros(n, 1), seed=seed, offset=1 << 40)
+    return (u[:, 0].double() * steps).floor().long()

@@ -50,7 +50,7 @@ def test_uniform_until_every_step_has_ten_losses():
         sampler.update(torch.arange(T), torch.arange(T) + 1.0 + i)
     sampler.update(torch.arange(T - 1), torch.arange(T - 1) + 1.0)
     assert torch.equal(sampler.probabilities(), torch.full((T,), 1 / T, dtype=torch.float64))
-    _, weight = sampler.draw(50, torch.Generator().manual_seed(0))
+    _, weight = sampler.draw(torch.rand(50, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(weight, torch.ones(50, dtype=torch.float64), rtol=1e-14, atol=0)
     sampler.update(torch.tensor([T - 1]), torch.tensor([9.0]))
     assert sampler.probabilities().std() > 0.01
@@ -59,7 +59,7 @@ def test_uniform_until_every_step_has_ten_losses():
 def test_steps_are_drawn_with_their_probabilities():
     sampler = filled(torch.linspace(0.1, 3, T))
     p, n = sampler.probabilities(), 200_000
-    t, weight = sampler.draw(n, torch.Generator().manual_seed(0))
+    t, weight = sampler.draw(torch.rand(n, generator=torch.Generator().manual_seed(0)))
     chi_square = ((torch.bincount(t, minlength=T) - n * p) ** 2 / (n * p)).sum()
     assert chi_square < 31.3  # 11 degrees of freedom: 1 in 1000
     torch.testing.assert_close(weight, 1 / (T * p[t]), rtol=1e-14, atol=0)
@@ -72,7 +72,7 @@ def test_the_weighted_loss_has_the_mean_of_the_uniform_one():
     p = sampler.probabilities()
     expectation = (p * loss_of / (T * p)).sum()
     torch.testing.assert_close(expectation, loss_of.mean(), rtol=1e-14, atol=0)
-    t, weight = sampler.draw(200_000, torch.Generator().manual_seed(1))
+    t, weight = sampler.draw(torch.rand(200_000, generator=torch.Generator().manual_seed(1)))
     weighted = weight * loss_of[t]
     assert (weighted.mean() - loss_of.mean()).abs() < 5 * weighted.std() / math.sqrt(len(t))
     assert (loss_of[t].mean() - loss_of.mean()).abs() > 0.01  # without weights it would show
@@ -81,7 +81,7 @@ def test_the_weighted_loss_has_the_mean_of_the_uniform_one():
 def test_its_variance_is_a_fraction_of_the_uniform_one():
     loss_of = torch.logspace(-2, 1, T, dtype=torch.float64)
     sampler = filled(loss_of)
-    t, weight = sampler.draw(100_000, torch.Generator().manual_seed(0))
+    t, weight = sampler.draw(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
     assert (weight * loss_of[t]).std() < 0.05 * loss_of.std()
 
 
@@ -89,7 +89,7 @@ def test_draws_are_a_function_of_the_generator_and_the_past():
     sampler = filled(torch.linspace(0.1, 3, T))
     copy = LossSecondMoment(T)
     copy.load_state_dict(sampler.state_dict())
-    first, again = (s.draw(100, torch.Generator().manual_seed(3)) for s in (sampler, copy))
+    first, again = (s.draw(torch.rand(100, generator=torch.Generator().manual_seed(3))) for s in (sampler, copy))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
 
