@@ -23,6 +23,8 @@ class Sample:
     """The PNG to write."""
     batch_size: int = 128
     """Images drawn at a time."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to draw; auto: on a GPU if there is one."""
     sampler: Literal["ddpm", "ddim", "dpm-solver"] | None = None
     """Diffusion: ancestral sampling (the default), DDIM or DPM-Solver++(2M)."""
     steps: int | None = None
@@ -36,7 +38,7 @@ class Sample:
 
 
 def run(command: Sample) -> int:
-    from ..train import draw_images, load_model, open_checkpoint, require_writable, save_image_grid
+    from ..train import draw_images, load_model, open_checkpoint, pick_device, require_writable, save_image_grid
 
     if not command.out.parent.is_dir() or command.out.is_dir():
         raise UsageError(f"--out: got {command.out}, want the path of a PNG in a folder that exists")
@@ -49,7 +51,7 @@ def run(command: Sample) -> int:
             f"--{min(options)}: is for diffusion models, {command.checkpoint} is a {checkpoint.config.model}"
         )
     images = draw_images(
-        load_model(checkpoint),
+        load_model(checkpoint).to(pick_device(command.device)),
         command.n,
         seed=command.seed,
         batch_size=command.batch_size,

@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint, CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from .config import ConfigError, RunConfig, TrainConfig, learning_rate
+from .device import pick_device
 from .distributed import PeerError, Ranks, process_group
 from .figures import save_image_grid, save_loss_curve
 from .log import losses_of, read_log
@@ -29,6 +30,7 @@ __all__ = [
     "load_model",
     "losses_of",
     "open_checkpoint",
+    "pick_device",
     "preset",
     "process_group",
     "read_log",

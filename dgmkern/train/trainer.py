@@ -121,7 +121,9 @@ class Trainer:
     def _play(self, phase: Phase, i: int, phases: int, lr: float) -> tuple[float, float]:
         """The optimizer step of phase `i` of `phases`; its loss, and the norm of its gradient before clipping."""
         seed = step_seed(self.config.train.seed, self.step, i)
-        torch.manual_seed(seed + self.ranks.rank)
+        torch.default_generator.manual_seed(seed + self.ranks.rank)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed + self.ranks.rank)
         if phase.name not in self._updates:
             self._updates[phase.name] = self._update(phase)
         images, labels = self.batch(self.step * phases + i)

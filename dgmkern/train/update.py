@@ -18,8 +18,11 @@ class Update:
     """Loss, gradient and optimizer step of a phase: (images, labels, seed, step, lr) to [loss, gradient norm].
 
     The two figures are those of the whole batch, float64, the norm before clipping. Where one is not finite, the
-    weights and the optimizer's state stay as they were; nothing waits for the device to find out.
+    weights and the optimizer's state stay as they were. Unless it `waits`, nothing waits for the device to find out.
     """
+
+    # A look at the figures spares a pass over gradients that need no clipping: 0.2 of 2.6 ms for an MLP VAE on a CPU.
+    waits = True
 
     def __init__(
         self, phase: Phase, optimizer: torch.optim.AdamW, *, precision: Precision, clip_grad: float, ranks: Ranks
@@ -40,9 +43,14 @@ class Update:
         self.ranks.average_gradients(self.parameters)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         figures = torch.stack([self.ranks.mean(loss), norm.detach().double()])
-        # the fused optimizer divides gradients by the one and does nothing where the other is 1
-        optimizer.grad_scale = (norm.detach() / self.clip_grad).clamp(min=1.0).float()
-        optimizer.found_inf = 1.0 - figures.isfinite().all().float()
+        if self.waits:
+            if not figures.isfinite().all():
+                return figures
+            if norm > self.clip_grad:
+                nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
+        else:  # the fused optimizer divides gradients by the one, and does nothing where the other is 1
+            optimizer.grad_scale = (norm.detach() / self.clip_grad).clamp(min=1.0).float()
+            optimizer.found_inf = 1.0 - figures.isfinite().all().float()
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -68,6 +76,7 @@ class Recorded:
 
     def __init__(self, update: Update) -> None:
         self.update, self.calls = update, 0
+        update.waits = False
         self.inputs: tuple[Tensor, ...] = ()
         self.replay: Callable[[], None] | None = None
 

@@ -143,10 +143,13 @@ def test_a_loss_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(wha
         assert torch.equal(x, before)
 
 
-def test_gradients_are_clipped_to_the_norm():
+@pytest.mark.parametrize("recorded", [False, True])
+def test_gradients_are_clipped_to_the_norm(recorded, recordings):
     """A step of AdamW without its memory, on gradients scaled by hand."""
     clip = 0.5
     clipped, free = make("vae", clip_grad=clip, betas=(0.0, 0.0)), make("vae", clip_grad=1e9, betas=(0.0, 0.0))
+    if recorded:
+        recordings(clipped)
     record = clipped.train_step()
     assert record["grad_norm"] > clip
     assert free.train_step()["grad_norm"] == record["grad_norm"]
