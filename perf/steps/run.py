@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from perf.steps.case import StepCase
 from perf.steps.worker import LIMITS, SIZE, Worker
 from perf.timing import Plan, Samples, paired_speedup
 
-MIN_SAMPLE = 20e-3  # seconds; asking a process takes some 50 us
+# Seconds: asking a process takes 50 us, and the threads of the one before it look out for work for some milliseconds.
+MIN_SAMPLE = 50e-3
 HEADERS = ("case", "variant", "time of a step", "q1 .. q3", "vs base", "x limit", "target", "reached")
 LEGEND = (
     "every variant in a process of its own, in turns; time: median; vs base: how many times faster than the first\n"
@@ -44,26 +45,28 @@ def take_turns(
 ) -> tuple[dict[str, Samples], dict[str, str]]:
     """Time the workers in turns; seconds a step, where a call does `per_call` of them."""
     errors: dict[str, str] = {}
-    inner, seconds = {}, {}
-    for name, worker in workers.items():
+    alive = dict(workers)
+
+    def attempt(name: str, action: Callable[[], float | None]) -> float | None:
         try:
-            worker.ready()
-            once = worker.seconds(1)
-            inner[name] = max(1, round(plan.min_sample / max(once, 1e-6)))
-            seconds[name] = [once * inner[name]]
+            return action()
         except RuntimeError as error:
             errors[name] = describe(error)
-    rounds = plan.rounds_for(sum(2 * taken[0] for taken in seconds.values()))
-    taken: dict[str, list[float]] = {name: [] for name in seconds}
-    for _ in range(rounds):
-        for name in list(taken):
-            try:
-                workers[name].seconds(inner[name])  # back into the caches that another variant has filled
-                taken[name].append(workers[name].seconds(inner[name]) / inner[name] / per_call)
-            except RuntimeError as error:
-                errors[name] = describe(error)
-                del taken[name]
-    return {name: Samples(tuple(values), inner[name]) for name, values in taken.items()}, errors
+            del alive[name]
+            return None
+
+    for name, worker in workers.items():
+        attempt(name, worker.ready)  # all, before any is timed
+    once = {name: attempt(name, lambda worker=worker: worker.seconds(1)) for name, worker in list(alive.items())}
+    inner = {name: max(1, round(plan.min_sample / max(once[name], 1e-6))) for name in alive}
+    taken: dict[str, list[float]] = {name: [] for name in alive}
+    for _ in range(plan.rounds_for(sum(2 * once[name] * inner[name] for name in alive))):
+        for name, worker in list(alive.items()):
+            attempt(name, lambda name=name, worker=worker: worker.seconds(inner[name]))  # back into the caches
+            if name in alive:
+                second = attempt(name, lambda name=name, worker=worker: worker.seconds(inner[name]))
+                taken[name] += [] if second is None else [second / inner[name] / per_call]
+    return {name: Samples(tuple(taken[name]), inner[name]) for name in alive}, errors
 
 
 def time_workers(
