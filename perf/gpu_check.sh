@@ -80,6 +80,7 @@ if command -v compute-sanitizer > /dev/null && ! rehearsing; then
 fi
 part bench-cuda 110 bash -c "run cuda perf.gpu_bench $DEVICE --seconds 100 --out $OUT/cuda.json"
 part bench-triton 70 bash -c "run triton perf.gpu_bench $DEVICE --seconds 60 --without-peers --out $OUT/triton.json"
+part steps 60 bash -c "run cuda perf.gpu_steps $DEVICE --out $OUT/steps.json"
 if command -v ncu > /dev/null && ! rehearsing; then
   part profile 50 bash -c "DGMKERN_BACKEND=cuda ncu --set basic -k regex:job_kernel -c 12 \
     $PYTHON -m perf.gpu_bench $DEVICE --once"
