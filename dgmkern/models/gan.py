@@ -223,9 +223,8 @@ class GAN(nn.Module):
         )
 
     def networks(self) -> tuple[nn.Module, ...]:
-        """What torch.compile may take: not a discriminator whose gradient is differentiated, which it cannot do."""
-        twice = self.config.gradient_penalty and self.config.network == "conv"
-        return (self.generator,) if twice else (self.generator, self.discriminator)
+        """What torch.compile may take; `input_gradient` runs as it is."""
+        return self.generator, self.discriminator
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """K steps of the discriminator, one of the generator."""

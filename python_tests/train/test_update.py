@@ -170,16 +170,12 @@ def test_where_a_run_computes(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
 
 
-def test_compiled_networks_train_as_the_others():
-    plain, compiled = make("vae"), make("vae", compile=True)
+@pytest.mark.parametrize("name", ["vae", "wgan-gp conv"])
+def test_compiled_networks_train_as_the_others(name):
+    plain, compiled = make(name), make(name, compile=True)
     for _ in range(4):
         want, got = plain.train_step(), compiled.train_step()
-        assert got["loss"] == pytest.approx(want["loss"], rel=1e-4)
+        for figure, value in want.items():
+            assert got[figure] == pytest.approx(value, rel=1e-3, abs=1e-5), figure
     assert all(network._compiled_call_impl is not None for network in compiled.model.networks())
     assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
-
-
-def test_what_is_differentiated_twice_is_not_compiled():
-    for name, count in (("gan", 2), ("wgan-gp", 2), ("wgan-gp conv", 1), ("ddpm", 1), ("vae", 2)):
-        networks = make(name).model.networks()
-        assert len(networks) == count, name
