@@ -9,15 +9,18 @@ from torch import Tensor
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
+def fast_products(device: torch.device | None = None) -> Iterator[None]:
     """Inside, products of fp32 matrices on a CPU are made by oneDNN instead of MKL, where that rounds no operand.
+
+    Nothing changes if `device`, where the work is, is another one.
 
     MKL does not use the vector units of every CPU: of [1024, 784] by [784, 400] it makes 150 GFLOP/s on two cores of an
     EPYC (Zen 5), oneDNN 510. torch hands fp32 products to oneDNN only with leave to round them to bf16, which oneDNN
     takes where there are matrix units for it (AMX); there, nothing is changed. Products of bf16 are as outside.
     """
     matmul = torch.backends.mkldnn.matmul
-    if matmul.fp32_precision == "bf16" or not _keeps_fp32():
+    elsewhere = device is not None and device.type != "cpu"
+    if elsewhere or matmul.fp32_precision == "bf16" or not _keeps_fp32():
         yield
         return
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"

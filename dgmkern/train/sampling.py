@@ -36,7 +36,7 @@ def draw_images(
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
         bar = partial(progress_bar, desc=f"sampling {first + 1}-{first + count} of {n}", disable=not progress)
-        with fast_products(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with fast_products(device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             labels = {} if label is None else {"labels": torch.full((count,), label, device=device)}
             x = model.sample(count, seed=seed, first=first, progress=bar, **labels, **options)
             images.append(to_uint8(x).cpu())

@@ -35,7 +35,7 @@ class Update:
         self, images: Tensor, labels: Tensor, seed: int | Tensor, step: int | Tensor, lr: float | Tensor
     ) -> Tensor:
         optimizer = self.optimizer
-        with fast_products():
+        with fast_products(images.device):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 loss = self.phase.loss(images, seed=seed, step=step, labels=labels, share=self.ranks)
             optimizer.zero_grad(set_to_none=True)

@@ -44,3 +44,9 @@ def test_the_probe_tells_rounded_operands():
     assert is_fp32(torch.matmul)
     assert not is_fp32(lambda x, y: (x.bfloat16() @ y.bfloat16()).float())
     assert not is_fp32(lambda x, y: x @ (y.view(torch.int32) & ~0x1FFF).view(torch.float32))  # TF32's 10 bits
+
+
+def test_work_elsewhere_changes_nothing():
+    before = setting()
+    with fast_products(torch.device("cuda", 0)):
+        assert setting() == before
