@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import subprocess
@@ -15,7 +14,6 @@ import dgmkern
 
 _CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def cpu_model() -> str:
@@ -77,20 +75,6 @@ def versions() -> dict[str, Any]:
         "dgmkern": dgmkern.build_info(),
         "commit": git_commit(),
     }
-
-
-def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory, so that no variant is timed on page faults; False where it cannot be asked.
-
-    Left alone, malloc returns large blocks to the system and every step faults them in again. Eager code with its
-    several temporaries pays most: q_sample of 256x3x64x64 took 26.5 ms instead of 10.6. Such luck with the allocator
-    is no merit of a kernel, so the harness takes it away from everybody.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
 class CpuUse:

@@ -11,13 +11,16 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..memory import keep_freed_memory
 from . import doctor, evaluate, fid, sample, train
 from .parsing import fail, parse
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:  # the process is the command's own
+        keep_freed_memory()
+        argv = sys.argv[1:]
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning

@@ -22,6 +22,7 @@ from dgmkern.models.vae import VAE
 from dgmkern.train import RunConfig, RunFolder, Trainer, load_model, preset
 from dgmkern.train.atomic import write_text_atomically
 from dgmkern.train.checkpoint import checkpoint_paths, load_checkpoint
+from dgmkern.memory import keep_freed_memory
 from dgmkern.train.trainer import load_weights
 from perf import machine
 
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs' folders are")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    machine.keep_freed_memory()  # decoding takes 1.7 times as long with every block faulted in anew
+    keep_freed_memory()  # decoding takes 1.7 times as long with every block faulted in anew
     name, folder, samples = arguments.name, arguments.folder, arguments.samples
     folder.mkdir(parents=True, exist_ok=True)
     record = {

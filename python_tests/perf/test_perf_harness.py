@@ -67,7 +67,7 @@ def cases(setting):
 def run(tmp_path, monkeypatch, capsys):
     """run(files, *arguments) -> exit code, output, JSON document or None."""
     monkeypatch.setattr(harness, "measure_normal_rate", lambda setting, plan: RATE)
-    monkeypatch.setattr(harness.machine, "keep_freed_memory", lambda: True)  # malloc stays as the tests found it
+    monkeypatch.setattr(harness, "keep_freed_memory", lambda: True)  # malloc stays as the tests found it
     threads = torch.get_num_threads()
 
     def run(files, *arguments, quick=True):
