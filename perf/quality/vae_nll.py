@@ -18,11 +18,11 @@ import torch
 
 from dgmkern.data import ImageDataset, load, to_signed
 from dgmkern.evaluation import evaluate_likelihood
+from dgmkern.memory import keep_freed_memory
 from dgmkern.models.vae import VAE
 from dgmkern.train import RunConfig, RunFolder, Trainer, load_model, preset
 from dgmkern.train.atomic import write_text_atomically
 from dgmkern.train.checkpoint import checkpoint_paths, load_checkpoint
-from dgmkern.memory import keep_freed_memory
 from dgmkern.train.trainer import load_weights
 from perf import machine
 
