@@ -137,9 +137,9 @@ def save_picture(runs: gan_runs.Runs, path: Path) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
-def cells(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+def cells(name: str, seeds: str, found: dict[str, Any]) -> tuple[str, ...]:
     """A row of the table."""
-    return (name, *(f"{found[figure]:.3g}" for figure in FIGURES))
+    return (name, seeds, *(f"{found[figure]:.3g}" for figure in FIGURES))
 
 
 def main() -> None:
@@ -167,8 +167,8 @@ def main() -> None:
         },
     )
     save_picture(runs, path.with_suffix(".png"))
-    rows = [cells(f"{name}, {len(found)} seeds", means(found, FIGURES)) for name, found in runs.items()]
-    print(table(("", *FIGURES), [cells("test images", test_images), *rows], left=1))
+    rows = [cells(name, str(len(found)), means(found, FIGURES)) for name, found in runs.items()]
+    print(table(("", "seeds", *FIGURES), [cells("test images", "", test_images), *rows], left=1))
 
 
 if __name__ == "__main__":
