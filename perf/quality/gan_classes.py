@@ -2,7 +2,7 @@
 
     python -m perf.quality.gan_classes FOLDER [--seeds 1] [--variants nonsaturating packed-2 ...]
 
-writes FOLDER/gan_classes.json and .png (samples of the first seed); runs that the file has already, with these settings, are not repeated.
+writes FOLDER/gan_classes.json and .png; runs that the file has already, with these settings, are not repeated.
 Batches and optimizer are the same for all variants. The data set's classifier (`dgmkern.features`) tells the classes of
 10000 samples of the averaged generator; distances are in its features, from the training images. "test_images" are the
 figures of test images: what a perfect generator would have.
