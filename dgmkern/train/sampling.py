@@ -31,7 +31,7 @@ def draw_images(
     if n < 1 or batch_size < 1:
         raise ValueError(f"n, batch_size: got {n}, {batch_size}, want integers >= 1")
     model.eval()
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = []
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
