@@ -243,10 +243,20 @@ class VAE(nn.Module):
         return ELBO(self.log_likelihood(x, z), kl)
 
     def log_weights(
-        self, x: Tensor, k: int, *, seed: int | Tensor, beta: float | Tensor = 1.0, offset: int = 0
+        self,
+        x: Tensor,
+        k: int,
+        *,
+        seed: int | Tensor,
+        beta: float | Tensor = 1.0,
+        q: Posterior | None = None,
+        offset: int = 0,
     ) -> Tensor:
-        """log p(x|z) + beta (log p(z) - log q(z|x)) of k samples of each datum, [N, k] (Burda et al. 2016, eq. 8)."""
-        z, log_ratio = gaussian_log_ratio(*self.posterior(x), k, seed=seed, offset=offset)
+        """log p(x|z) + beta (log p(z) - log q(z|x)) of k samples of each datum, [N, k] (Burda et al. 2016, eq. 8).
+
+        The samples are of `q`, by default the encoder's.
+        """
+        z, log_ratio = gaussian_log_ratio(*(self.posterior(x) if q is None else q), k, seed=seed, offset=offset)
         repeated = x.unsqueeze(1).expand(-1, k, -1, -1, -1).flatten(0, 1)
         return self.log_likelihood(repeated, z.flatten(0, 1)).unflatten(0, (-1, k)) + beta * log_ratio
 

@@ -31,6 +31,9 @@ def test_with_the_exact_posterior_every_weight_is_the_likelihood():
     bounds = torch.stack([model.elbo(x, seed=2, offset=i << 40).bound.detach() for i in range(400)])
     error = bounds.std(0) / 20
     assert ((bounds.mean(0) - log_p).abs() < 5 * error).all()
+    q = model.posterior(x)
+    torch.nn.init.zeros_(model.encoder[1].weight)
+    torch.testing.assert_close(model.log_weights(x, 4, seed=1, q=q), log_p[:, None].expand(-1, 4), rtol=0, atol=1e-12)
 
 
 def test_bound_rises_with_samples_to_the_log_likelihood():
