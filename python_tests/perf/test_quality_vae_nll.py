@@ -1,4 +1,4 @@
-"""Likelihoods of VAEs: what the script trains, chooses and writes."""
+"""Likelihoods as measured: the records are of the present settings, good enough, and what the script writes."""
 
 import json
 import math
@@ -6,14 +6,19 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import perf
 from dgmkern.data import ImageDataset
 from dgmkern.models.vae import VAEConfig
 from dgmkern.train import RunConfig, RunFolder, TrainConfig, Trainer, load_model
 from perf.quality import vae_nll
+
+RECORDS = Path(perf.__file__).parent / "results" / "quality"
+MOST = {"vae": 89.9}  # nats
 
 
 def stripes(n: int, split: str) -> ImageDataset:
@@ -38,6 +43,21 @@ def small(monkeypatch, one_thread):
     monkeypatch.setattr(vae_nll, "VALIDATION_IMAGES", 20)
     monkeypatch.setattr(vae_nll, "TEST_IMAGES", 40)
     return vae_nll.RUNS
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_the_record_is_of_the_present_settings_and_good_enough(name):
+    record = json.loads((RECORDS / f"vae_nll-{name}.json").read_text())
+    assert tuple(record["stages"]) == vae_nll.CHAINS[name]
+    for stage, found in record["stages"].items():
+        config = RunConfig.from_json(json.dumps(found["config"]))
+        assert config == vae_nll.RUNS[stage]
+        assert sum(session["steps"] for session in found["sessions"]) == config.train.steps
+        assert found["validation"][-1]["step"] == config.train.steps
+    test, images = record["test"], record["protocol"]["test_images"]
+    assert test["nll"] <= MOST[name]
+    assert test["nll_standard_error"] < 30 / math.sqrt(images)
+    assert test["nll"] < -test["elbo"] == pytest.approx(test["kl"] - test["log_likelihood"])
 
 
 def test_a_chain_starts_each_run_from_the_best_weights_before_and_writes_what_it_found(small, tmp_path, monkeypatch):
