@@ -166,7 +166,8 @@ def plot(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
             kl = np.array([[value for _, value in run["kl_curve"]] for run in result["runs"]])  # [seeds, points]
             curves.plot(steps, kl.mean(0), color=color, label=name)
             curves.fill_between(steps, kl.min(0), kl.max(0), color=color, alpha=0.2, linewidth=0)
-        curves.set(title="the encoder's KL while training, held-out images", xlabel="step", yscale="symlog")
+        curves.set_yscale("symlog", linthresh=1)
+        curves.set(title="the encoder's KL while training", xlabel="step", ylim=(0, None))
         curves.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
