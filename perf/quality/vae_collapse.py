@@ -40,7 +40,7 @@ IMAGE_SHAPE = (1, 28, 28)
 BATCH_SIZE, LR, CLIP_GRAD = 128, 2e-3, 1.0
 SVI_STEPS, SVI_LR = 50, 0.1
 NLL_IMAGES, NLL_SAMPLES = 500, 50
-STEPS = 700
+STEPS = 450
 CURVE_EVERY = 50  # steps between points of the KL's curve
 FIGURES_OF_Q = ("log_likelihood", "kl", "information", "marginal_kl", "active_units", "nll")
 FIGURES = (*FIGURES_OF_Q, *(f"refined_{name}" for name in FIGURES_OF_Q))
@@ -70,7 +70,7 @@ def setups(steps: int) -> dict[str, Setup]:
         "linear annealing": {"kl_schedule": "linear", "kl_steps": 6 * steps // 7},
         "cyclical annealing": {"kl_schedule": "cyclical", "kl_steps": steps // 2},
         "free bits": {"free_bits": 0.2},
-        "fixed variance": {"posterior_logvar": -1.5},
+        "fixed variance": {"posterior_logvar": -3.0},
         "Skip-VAE": {"skip": True},
         "IWAE, k = 5": {"samples": 5},
     }
@@ -166,7 +166,8 @@ def plot(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
             kl = np.array([[value for _, value in run["kl_curve"]] for run in result["runs"]])  # [seeds, points]
             curves.plot(steps, kl.mean(0), color=color, label=name)
             curves.fill_between(steps, kl.min(0), kl.max(0), color=color, alpha=0.2, linewidth=0)
-        curves.set(title="the encoder's KL while training, held-out images", xlabel="step", yscale="symlog")
+        curves.set_yscale("symlog", linthresh=1)
+        curves.set(title="the encoder's KL while training", xlabel="step", ylim=(0, None))
         curves.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
