@@ -99,8 +99,9 @@ class Real:
         self.held_out = features[order[:SAMPLES]]
 
     def floors(self) -> dict[str, Any]:
-        """Distances of the other training images, and of as many test images."""
+        """Distances of the other training images, and of as many test images, which are not in random order."""
         test = torch.cat(list(features_of(load(DATA, "test"), self.extractor, desc=f"{DATA}:test")))
+        test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))]
         return {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
 
     def measured(self, images: Tensor) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class Real:
 
 
 def jackknifed(features: Tensor, rest: FeatureStats) -> dict[str, Any]:
-    """Frechet distance of features [N, D], with its standard error by a jackknife that leaves out a tenth."""
+    """Frechet distance of features [N, D] in random order, with its standard error by a jackknife over tenths."""
     parts = features.chunk(10)
     without = [_stats(torch.cat([*parts[:i], *parts[i + 1 :]])) for i in range(len(parts))]
     values = torch.tensor([distance(stats, rest)["value"] for stats in without])
