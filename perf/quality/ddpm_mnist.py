@@ -235,13 +235,13 @@ def show(record: dict[str, Any]) -> None:
         for sampler, found in run["frechet_distances"].items():
             rows.append((f"{name}, {sampler}", f"{found['value']:.3f}", f"{found['value'] / floor:.2f}"))
     print(table((f"{SAMPLES} images", "Frechet distance", "x floor"), rows, left=1))
-    parts = ("bits_per_dim", "L_0", "L_1_to_T-1", "L_T")
+    parts = ("bits_per_dim", "bits_per_dim_standard_error", "L_0", "L_1_to_T-1", "L_T")
     rows = [
-        (f"{name}, {key}", *(f"{found[part]:.4f}" for part in parts), f"{found['bits_per_dim_standard_error']:.4f}")
+        (f"{name}, {key}", *(f"{found[part]:.4g}" for part in parts))
         for name, run in record["runs"].items()
         for key, found in run["bits_per_dim"].items()
     ]
-    print(table((f"{IMAGES} test images", *parts, "+-"), rows, left=1))
+    print(table((f"{IMAGES} test images", "bits/dim", "+-", *parts[2:]), rows, left=1))
     for name, less in record["differences"].items():
         print(f"{name}: {less['mean']:+.4f} +- {less['standard_error']:.4f}")
 
