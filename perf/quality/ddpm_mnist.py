@@ -34,7 +34,7 @@ from perf.quality.classifiers import distance
 from perf.report import table
 from perf.train import use_eager_loss
 
-DATA = "mnist"
+DATA, SHAPE = "mnist", (1, 28, 28)
 MODEL, TRAIN = preset("ddpm", DATA)
 TRAIN = dataclasses.replace(TRAIN, precision="bf16")
 LEARNED = {"objective": "hybrid", "variance": "learned_range"}
@@ -49,8 +49,7 @@ SEED = 1  # of samples, of the noise of the bound, of which images are taken
 
 def config_of(name: str) -> RunConfig:
     model, train = RUNS[name]
-    shape = load(DATA).image_shape
-    return RunConfig("ddpm", dataclasses.replace(MODEL, **model), DATA, shape, dataclasses.replace(TRAIN, **train))
+    return RunConfig("ddpm", dataclasses.replace(MODEL, **model), DATA, SHAPE, dataclasses.replace(TRAIN, **train))
 
 
 def settings() -> dict[str, Any]:

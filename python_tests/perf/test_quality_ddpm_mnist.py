@@ -69,6 +69,7 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, caps
     tiny = replace(ddpm_mnist.MODEL, channels=8, multipliers=(1, 2), head_dim=16, timesteps=8)
     for name, value in {
         "DATA": "digits",
+        "SHAPE": (1, 8, 8),
         "MODEL": tiny,
         "TRAIN": replace(ddpm_mnist.TRAIN, steps=4, batch_size=8, precision="fp32"),
         "RUNS": {name: (model, train and {"steps": 2}) for name, (model, train) in ddpm_mnist.RUNS.items()},
