@@ -34,7 +34,7 @@ from perf.quality.classifiers import distance
 from perf.report import table
 from perf.train import use_eager_loss
 
-DATA = "mnist"
+DATA, SHAPE = "mnist", (1, 28, 28)
 MODEL, TRAIN = preset("ddpm", DATA)
 TRAIN = dataclasses.replace(TRAIN, precision="bf16")
 LEARNED = {"objective": "hybrid", "variance": "learned_range"}
@@ -49,8 +49,7 @@ SEED = 1  # of samples, of the noise of the bound, of which images are taken
 
 def config_of(name: str) -> RunConfig:
     model, train = RUNS[name]
-    shape = load(DATA).image_shape
-    return RunConfig("ddpm", dataclasses.replace(MODEL, **model), DATA, shape, dataclasses.replace(TRAIN, **train))
+    return RunConfig("ddpm", dataclasses.replace(MODEL, **model), DATA, SHAPE, dataclasses.replace(TRAIN, **train))
 
 
 def settings() -> dict[str, Any]:
@@ -99,8 +98,9 @@ class Real:
         self.held_out = features[order[:SAMPLES]]
 
     def floors(self) -> dict[str, Any]:
-        """Distances of the other training images, and of as many test images."""
+        """Distances of the other training images, and of as many test images, which are not in random order."""
         test = torch.cat(list(features_of(load(DATA, "test"), self.extractor, desc=f"{DATA}:test")))
+        test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))]
         return {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
 
     def measured(self, images: Tensor) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Real:
 
 
 def jackknifed(features: Tensor, rest: FeatureStats) -> dict[str, Any]:
-    """Frechet distance of features [N, D], with its standard error by a jackknife that leaves out a tenth."""
+    """Frechet distance of features [N, D] in random order, with its standard error by a jackknife over tenths."""
     parts = features.chunk(10)
     without = [_stats(torch.cat([*parts[:i], *parts[i + 1 :]])) for i in range(len(parts))]
     values = torch.tensor([distance(stats, rest)["value"] for stats in without])
@@ -234,13 +234,13 @@ def show(record: dict[str, Any]) -> None:
         for sampler, found in run["frechet_distances"].items():
             rows.append((f"{name}, {sampler}", f"{found['value']:.3f}", f"{found['value'] / floor:.2f}"))
     print(table((f"{SAMPLES} images", "Frechet distance", "x floor"), rows, left=1))
-    parts = ("bits_per_dim", "L_0", "L_1_to_T-1", "L_T")
+    parts = ("bits_per_dim", "bits_per_dim_standard_error", "L_0", "L_1_to_T-1", "L_T")
     rows = [
-        (f"{name}, {key}", *(f"{found[part]:.4f}" for part in parts), f"{found['bits_per_dim_standard_error']:.4f}")
+        (f"{name}, {key}", *(f"{found[part]:.4g}" for part in parts))
         for name, run in record["runs"].items()
         for key, found in run["bits_per_dim"].items()
     ]
-    print(table((f"{IMAGES} test images", *parts, "+-"), rows, left=1))
+    print(table((f"{IMAGES} test images", "bits/dim", "+-", *parts[2:]), rows, left=1))
     for name, less in record["differences"].items():
         print(f"{name}: {less['mean']:+.4f} +- {less['standard_error']:.4f}")
 
