@@ -94,7 +94,7 @@ class MLPGenerator(nn.Sequential):
 
     def __init__(self, config: GANConfig, image_shape: tuple[int, int, int]) -> None:
         widths = [config.latent] + [config.hidden] * config.layers
-        hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+        hidden = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
         size = image_shape[0] * image_shape[1] * image_shape[2]
         super().__init__(*hidden, nn.Linear(widths[-1], size), _output(config), nn.Unflatten(1, image_shape))
 
@@ -139,7 +139,9 @@ class MLPDiscriminator(Discriminator):
     def __init__(self, config: GANConfig, image_shape: tuple[int, int, int]) -> None:
         norm = spectral_norm if config.spectral_norm else nn.Identity()
         widths = [image_shape[0] * image_shape[1] * image_shape[2]] + [config.hidden] * config.layers
-        hidden = [layer for a, b in pairwise(widths) for layer in (norm(nn.Linear(a, b)), nn.LeakyReLU(_SLOPE))]
+        hidden = [
+            layer for a, b in pairwise(widths) for layer in (norm(nn.Linear(a, b)), nn.LeakyReLU(_SLOPE, inplace=True))
+        ]
         super().__init__(nn.Flatten(), *hidden, norm(nn.Linear(widths[-1], 1)))
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -189,7 +191,7 @@ class ConvDiscriminator(Discriminator):
         channels, height, width = image_shape
         layers: list[nn.Module] = []
         for c in [config.channels * m for m in config.multipliers]:
-            layers += [norm(nn.Conv2d(channels, c, 3, **_HALVING)), nn.LeakyReLU(_SLOPE)]
+            layers += [norm(nn.Conv2d(channels, c, 3, **_HALVING)), nn.LeakyReLU(_SLOPE, inplace=True)]
             channels, height, width = c, (height + 1) // 2, (width + 1) // 2
         super().__init__(*layers, nn.Flatten(), norm(nn.Linear(channels * height * width, 1)))
 
