@@ -57,8 +57,8 @@ def take_turns(
 
     for name, worker in workers.items():
         attempt(name, worker.ready)  # all, before any is timed
-    once = {name: attempt(name, lambda worker=worker: worker.seconds(1)) for name, worker in list(alive.items())}
-    inner = {name: max(1, round(plan.min_sample / max(once[name], 1e-6))) for name in alive}
+    once = {name: attempt(name, lambda worker=worker: _seconds(worker, plan)) for name, worker in list(alive.items())}
+    inner = {name: max(1, round(plan.min_sample / once[name])) for name in alive}
     taken: dict[str, list[float]] = {name: [] for name in alive}
     for _ in range(plan.rounds_for(sum(2 * once[name] * inner[name] for name in alive))):
         for name, worker in list(alive.items()):
@@ -67,6 +67,12 @@ def take_turns(
                 second = attempt(name, lambda name=name, worker=worker: worker.seconds(inner[name]))
                 taken[name] += [] if second is None else [second / inner[name] / per_call]
     return {name: Samples(tuple(taken[name]), inner[name]) for name in alive}, errors
+
+
+def _seconds(worker: Worker, plan: Plan) -> float:
+    """Of a step, from as many as make a sample: the first ones after a pause take up to four times as long."""
+    steps = max(1, round(plan.min_sample / max(worker.seconds(1), 1e-6)))
+    return max(worker.seconds(steps) / steps, 1e-6)
 
 
 def time_workers(

@@ -78,13 +78,13 @@ class FakeWorker:
 
 
 def test_workers_take_turns_and_a_failing_one_drops_out():
-    workers = {"eager": FakeWorker(4e-4), "dgmkern": FakeWorker(1e-4), "peer": FakeWorker(1e-4, fails_at=3)}
+    workers = {"eager": FakeWorker(4e-4), "dgmkern": FakeWorker(1e-4), "peer": FakeWorker(1e-4, fails_at=4)}
     samples, errors = steps_run.take_turns(workers, PLAN, per_call=2)
     assert errors == {"peer": "RuntimeError: no memory"}
     assert samples["eager"].median == pytest.approx(2e-4)
     assert samples["dgmkern"].median == pytest.approx(5e-5)
     assert samples["dgmkern"].inner == 10
-    assert workers["dgmkern"].asked == [1] + 6 * [10]  # of two, the first warms
+    assert workers["dgmkern"].asked == [1] + 7 * [10]  # calibrated twice; then of two, the first warms
 
 
 def test_a_process_does_steps_and_says_why_it_cannot():
