@@ -12,8 +12,8 @@ class Phase:
 
     `loss(x, *, seed, step, labels, share)` is a scalar whose gradient reaches no parameter but those of `module`, all
     of which the step may change; `after`, where given, is called when it has. On a GPU a recording of both is replayed
-    with other values in the tensors x, seed, step and labels. The losses of phases of one name are
-    logged together, as `<name>_loss` (those named "loss" as "loss").
+    with other values in the tensors x, seed, step and labels. The losses of phases of one name are logged together, as
+    `<name>_loss` (those named "loss" as "loss").
     """
 
     name: str

@@ -2,8 +2,8 @@
 
 Tensors on the CPU travel by gloo, those on a GPU by NCCL. Gradients are averaged by one all-reduce of a flat buffer
 after the backward pass. DistributedDataParallel would overlap the two, but wants one forward pass through its wrapper
-for each backward pass: phases of a game run two networks, one of them frozen, and a gradient penalty differentiates
-twice.
+for each backward pass: phases of a game run two networks, one of them frozen, a gradient penalty reads weights outside
+of it, and semi-amortized inference differentiates twice.
 """
 
 import os

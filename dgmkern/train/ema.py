@@ -4,7 +4,7 @@ import copy
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class AveragedWeights:
@@ -19,24 +19,22 @@ class AveragedWeights:
         self.module = copy.deepcopy(model)
         self.decay = decay
         self.updates = 0
-        pairs = [
-            (average.detach(), own.detach()) for average, own in zip(*map(_tensors, (self.module, model)), strict=True)
-        ]
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        floating, others = _tensors(model)
+        averages, copies = _tensors(self.module)
+        self._averaged, self._copied = (averages, floating), (copies, others)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the present weights into the average."""
         n = self.updates
-        if self._averaged:
-            torch._foreach_lerp_(
-                *map(list, zip(*self._averaged, strict=True)), 1.0 - min(self.decay, (1 + n) / (10 + n))
-            )
-        for average, own in self._copied:
-            average.copy_(own)
+        if self._averaged[0]:
+            torch._foreach_lerp_(*self._averaged, 1.0 - min(self.decay, (1 + n) / (10 + n)))
+        for copied, own in zip(*self._copied, strict=True):
+            copied.copy_(own)
         self.updates += 1
 
 
-def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return list(chain(model.parameters(), model.buffers()))
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of floating point, and the others."""
+    found = [x.detach() for x in chain(model.parameters(), model.buffers())]
+    return [x for x in found if x.is_floating_point()], [x for x in found if not x.is_floating_point()]

@@ -18,11 +18,17 @@ def fast_products(device: torch.device | None = None) -> Iterator[None]:
     EPYC (Zen 5), oneDNN 510. torch hands fp32 products to oneDNN only with leave to round them to bf16, which oneDNN
     takes where there are matrix units for it (AMX); there, nothing is changed. Products of bf16 are as outside.
     """
-    matmul = torch.backends.mkldnn.matmul
     elsewhere = device is not None and device.type != "cpu"
-    if elsewhere or matmul.fp32_precision == "bf16" or not _keeps_fp32():
+    if elsewhere or not _keeps_fp32():
         yield
         return
+    with _by_onednn():
+        yield
+
+
+@contextmanager
+def _by_onednn() -> Iterator[None]:
+    matmul = torch.backends.mkldnn.matmul
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
         yield
@@ -35,12 +41,8 @@ def _keeps_fp32() -> bool:
     """Whether such products keep all 24 bits of their operands on this machine."""
     if not torch.backends.mkldnn.is_available():
         return False
-    matmul = torch.backends.mkldnn.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    try:
+    with _by_onednn():
         return is_fp32(torch.matmul)
-    finally:
-        matmul.fp32_precision = before
 
 
 def is_fp32(product: Callable[[Tensor, Tensor], Tensor]) -> bool:

@@ -35,7 +35,10 @@ def our_step(
     betas: tuple[float, float] = (0.9, 0.999),
     precision: str = "fp32",
 ) -> Step:
-    """A step of the parameters of `player` by `loss` of a seed, as the trainer does it."""
+    """A step of `player` by `loss` of a seed: that of `train.update.Update`, less what the usual code has not.
+
+    That is the norm of the gradient, and the look whether all is finite.
+    """
     optimizer = torch.optim.AdamW(player.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True)
     seed = 0
 
