@@ -25,7 +25,7 @@ def evaluate_samples(
 ) -> dict[str, Any]:
     """Frechet distance of `n` samples of `model` from `dataset`, with the bound on its numerical error and what the
     numbers of samples do to it; in features of the data set's classifier, with the classes it sees and their reverse KL
-    (nats), or in pixels where there is no classifier.
+    (nats), or in pixels where there is no classifier. A model with classes draws those of the data set, in its shares.
 
     The floor to compare with is the distance of other real images: `dgmkern fid mnist:train mnist:test`.
     """
@@ -33,7 +33,10 @@ def evaluate_samples(
         extractor = load_extractor("classifier", data=dataset.name, progress=progress)
     else:
         extractor = PixelFeatures()
-    images = draw_images(model, n, seed=seed, precision=precision, progress=progress)
+    labels = None
+    if isinstance(model, DDPM) and model.config.classes:
+        labels = dataset.labels[torch.randint(len(dataset), (n,), generator=torch.Generator().manual_seed(seed))]
+    images = draw_images(model, n, seed=seed, precision=precision, progress=progress, labels=labels)
     drawn = ImageDataset(dataset.name, "samples", images, torch.zeros(n, dtype=torch.int64), dataset.classes)
     real = read_side(f"{dataset.name}:{dataset.split}", dataset, extractor, progress=progress)
     generated = read_side("samples", drawn, extractor, progress=progress)

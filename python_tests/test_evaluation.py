@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from dgmkern import evaluation
 from dgmkern.cli import main
-from dgmkern.data import load, to_signed
+from dgmkern.data import ImageDataset, load, to_signed
 from dgmkern.evaluation import evaluate_likelihood, evaluate_samples
 from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.models.vae import VAE, VAEConfig
@@ -45,6 +46,25 @@ def test_samples_as_good_as_data_are_near_it_and_of_one_class_are_not(cache):
     assert bad["frechet_distance"] > 10 * good["frechet_distance"]
     assert good["numerical_error"] < 1e-5
     assert any("samples" in caveat for caveat in bad["caveats"])
+
+
+def test_a_model_with_classes_draws_those_of_the_data_in_their_shares(cache, monkeypatch):
+    test = load("digits", "test")
+    few = ImageDataset("digits", "test", test.images[:360], test.labels[:360] // 7, test.classes)  # 7 tenths and 3
+    model = DDPM(DDPMConfig(channels=8, multipliers=(1, 2), head_dim=16, timesteps=4, classes=10), SHAPE)
+    asked = []
+
+    def draw(model, n, *, labels, **options):
+        asked.append(labels)
+        return test.images[torch.arange(n) % 360]
+
+    monkeypatch.setattr(evaluation, "draw_images", draw)
+    evaluate_samples(model, few, 2000, seed=0, progress=False)
+    counts = torch.bincount(asked[0], minlength=10)
+    assert counts[2:].sum() == 0
+    share = few.labels.double().mean().item()
+    deviation = math.sqrt(share * (1 - share) * 2000)
+    assert abs(counts[1].item() - 2000 * share) < 4 * deviation
 
 
 def test_figures_of_a_vae_are_means_over_images_with_their_standard_errors():

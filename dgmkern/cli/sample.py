@@ -32,12 +32,14 @@ class Sample:
     eta: float | None = None
     """DDIM: noise of a step, 0 (the default) to 1."""
     label: int | None = None
-    """Diffusion with classes: the class of all images."""
+    """Diffusion with classes: the class of all images; by default each in turn."""
     guidance: float | None = None
-    """Diffusion with classes: weight of the class; 1 is the model's own, more exaggerates."""
+    """Diffusion with classes: weight of the class; 1 is the model's own, more exaggerates, 0 is of no class."""
 
 
 def run(command: Sample) -> int:
+    import torch
+
     from ..train import draw_images, load_model, open_checkpoint, pick_device, require_writable, save_image_grid
 
     if not command.out.parent.is_dir() or command.out.is_dir():
@@ -50,6 +52,8 @@ def run(command: Sample) -> int:
         raise UsageError(
             f"--{min(options)}: is for diffusion models, {command.checkpoint} is a {checkpoint.config.model}"
         )
+    if command.label is not None:
+        options["labels"] = torch.full((command.n,), options.pop("label"))
     images = draw_images(
         load_model(checkpoint).to(pick_device(command.device)),
         command.n,
