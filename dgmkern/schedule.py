@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _MAX_BETA = 0.999
+_FP64 = {"dtype": torch.float64, "device": "cpu"}  # whatever torch's default device is
 
 
 class DiffusionSchedule:
@@ -31,7 +32,7 @@ class DiffusionSchedule:
     """
 
     def __init__(self, betas: Tensor, *, name: str = "betas", timesteps: Tensor | None = None):
-        betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu").detach().clone()
+        betas = torch.as_tensor(betas, **_FP64).detach().clone()
         if betas.dim() != 1 or betas.numel() == 0:
             raise ValueError(f"betas: expected a 1-D tensor of at least one step, got shape {tuple(betas.shape)}")
         bad = ~((betas > 0) & (betas <= 1))
@@ -45,10 +46,10 @@ class DiffusionSchedule:
         log_abar = torch.log1p(-betas).cumsum(0)
         one_minus_abar = -torch.expm1(log_abar)
         self.alphas_cumprod = torch.exp(log_abar)
-        self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        self.alphas_cumprod_prev = torch.cat([torch.ones(1, **_FP64), self.alphas_cumprod[:-1]])
         self.sqrt_alphas_cumprod = torch.exp(log_abar / 2)
         self.sqrt_one_minus_alphas_cumprod = one_minus_abar.sqrt()
-        one_minus_prev = torch.cat([torch.zeros(1, dtype=torch.float64), one_minus_abar[:-1]])
+        one_minus_prev = torch.cat([torch.zeros(1, **_FP64), one_minus_abar[:-1]])
         self.posterior_variance = betas * one_minus_prev / one_minus_abar
         floor = self.posterior_variance[1:2] if betas.numel() > 1 else betas[:1]
         self.posterior_log_variance_clipped = torch.cat([floor, self.posterior_variance[1:]]).log()
@@ -56,7 +57,8 @@ class DiffusionSchedule:
         self.posterior_mean_coef2 = one_minus_prev * self.alphas.sqrt() / one_minus_abar
         self.fixed_large_log_variance = torch.cat([floor, betas[1:]]).log()
         self.snr = self.alphas_cumprod / one_minus_abar
-        self.timesteps = torch.arange(betas.numel()) if timesteps is None else timesteps.to(torch.int64).clone()
+        timesteps = torch.arange(betas.numel(), device="cpu") if timesteps is None else timesteps
+        self.timesteps = timesteps.to(torch.int64).clone()
         self._q_table = torch.stack([self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod])
         self._p_table = torch.stack(
             [
@@ -126,14 +128,14 @@ class DiffusionSchedule:
                 f"steps: a linear schedule from {beta_start} to {beta_end}, scaled by 1000 / {steps}, leaves (0, 1); "
                 f"expected at least {math.floor(1000 * max(beta_start, beta_end)) + 1} steps"
             )
-        betas = torch.linspace(beta_start * scale, beta_end * scale, steps, dtype=torch.float64)
+        betas = torch.linspace(beta_start * scale, beta_end * scale, steps, **_FP64)
         return cls(betas, name=f"linear({steps})")
 
     @classmethod
     def cosine(cls, steps: int, s: float = 0.008) -> "DiffusionSchedule":
         """abar(u) = cos^2((u + s) / (1 + s) pi / 2) (Nichol & Dhariwal 2021, eq. 17), betas clipped at 0.999."""
         _check_steps(steps)
-        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        u = torch.linspace(0, 1, steps + 1, **_FP64)
         return cls(_betas_of(torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2), name=f"cosine({steps})")
 
     @classmethod
@@ -143,15 +145,15 @@ class DiffusionSchedule:
         _check_steps(steps)
         if not start < end or not tau > 0:
             raise ValueError(f"start, end, tau: expected start < end and tau > 0, got {start}, {end}, {tau}")
-        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        lo, hi = torch.sigmoid(torch.tensor([start / tau, end / tau], dtype=torch.float64))
+        u = torch.linspace(0, 1, steps + 1, **_FP64)
+        lo, hi = torch.sigmoid(torch.tensor([start / tau, end / tau], **_FP64))
         abar = (hi - torch.sigmoid((u * (end - start) + start) / tau)) / (hi - lo)
         return cls(_betas_of(abar), name=f"sigmoid({steps})")
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> "DiffusionSchedule":
         """Any betas [T] in (0, 1]: a tensor, an array or a list; taken to fp64."""
-        return cls(torch.as_tensor(betas, dtype=torch.float64))
+        return cls(torch.as_tensor(betas, **_FP64))
 
     @classmethod
     def from_diffusers(cls, scheduler: object) -> "DiffusionSchedule":
@@ -159,7 +161,7 @@ class DiffusionSchedule:
         betas = getattr(scheduler, "betas", None)
         if betas is None:
             raise TypeError(f"scheduler: expected an object with `betas`, got {type(scheduler).__name__}")
-        return cls(torch.as_tensor(betas, dtype=torch.float64), name=type(scheduler).__name__)
+        return cls(torch.as_tensor(betas, **_FP64), name=type(scheduler).__name__)
 
     def respaced(self, steps: int) -> "DiffusionSchedule":
         """`steps` of this schedule's steps, evenly spaced, first and last included (Nichol & Dhariwal 2021, section 4):
@@ -167,12 +169,12 @@ class DiffusionSchedule:
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps: expected 1 to {self.steps}, got {steps}")
         if steps == 1:
-            keep = torch.tensor([self.steps - 1])
+            keep = torch.tensor([self.steps - 1], device="cpu")
         else:
-            keep = torch.linspace(0, self.steps - 1, steps, dtype=torch.float64).round().to(torch.int64)
+            keep = torch.linspace(0, self.steps - 1, steps, **_FP64).round().to(torch.int64)
         # beta'_i = 1 - abar_{k_i} / abar_{k_{i-1}}, from logs for its digits
         log_abar = torch.log1p(-self.betas).cumsum(0)[keep]
-        betas = -torch.expm1(torch.diff(log_abar, prepend=torch.zeros(1, dtype=torch.float64)))
+        betas = -torch.expm1(torch.diff(log_abar, prepend=torch.zeros(1, **_FP64)))
         return DiffusionSchedule(betas, name=f"{self.name}.respaced({steps})", timesteps=self.timesteps[keep])
 
     def zero_terminal_snr(self) -> "DiffusionSchedule":

@@ -21,6 +21,21 @@ ALL = {
 }
 
 
+def test_tables_are_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):  # of whose tensors no number can be read
+        made = {
+            "linear": DiffusionSchedule.linear(1000),
+            "sigmoid": DiffusionSchedule.sigmoid(1000),
+            "betas": DiffusionSchedule.from_betas([0.1, 0.2, 0.3]),
+            "respaced": DiffusionSchedule.cosine(1000).respaced(50),
+            "zero_snr": DiffusionSchedule.linear(1000).zero_terminal_snr(),
+        }
+        assert made["linear"].respaced(1).timesteps.tolist() == [999]
+    for name, schedule in made.items():
+        assert torch.equal(schedule.p_table("cpu"), ALL[name].p_table("cpu"))
+        assert torch.equal(schedule.timesteps, ALL[name].timesteps)
+
+
 def test_linear_is_ddpm_at_1000_steps():
     np.testing.assert_allclose(ALL["linear"].betas, np.linspace(1e-4, 0.02, 1000), rtol=1e-14)
     np.testing.assert_allclose(ALL["linear100"].betas, np.linspace(1e-3, 0.2, 100), rtol=1e-14)

@@ -5,6 +5,7 @@ Learned variance, cosine schedule, hybrid loss and importance-sampled steps: Nic
 `nn.UNet`. Steps are 0-based: t = 0 ... T - 1 here are the paper's 1 ... T.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -12,7 +13,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from ..nn import LossSecondMoment, UNet, check_labels
+from ..nn import LossSecondMoment, UNet, check_labels, check_unet
 from ..ops.bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
 from ..ops.diffusion import q_sample
 from ..ops.noise import normal
@@ -69,20 +70,9 @@ class DDPMConfig:
     """Probability that training hides a label, for classifier-free guidance."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "blocks", "head_dim", "timesteps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, want an integer >= 1")
-        if self.channels % 2:
-            raise ValueError(f"channels: got {self.channels}, want an even number")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers: got {self.multipliers}, want one or more integers >= 1")
-        if self.channels * self.multipliers[-1] % self.head_dim:
-            raise ValueError(
-                f"head_dim: got {self.head_dim}, want a divisor of the {self.channels * self.multipliers[-1]} channels "
-                f"at the lowest resolution"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: got {self.dropout}, want 0 <= dropout < 1")
+        check_unet(self.channels, self.multipliers, self.blocks, self.head_dim, self.dropout, self.classes)
+        if self.timesteps < 1:
+            raise ValueError(f"timesteps: got {self.timesteps}, want an integer >= 1")
         for name, kind in get_type_hints(type(self)).items():
             if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
@@ -91,12 +81,11 @@ class DDPMConfig:
         if self.objective != "vlb" and learned != (self.objective == "hybrid"):
             want = "hybrid or vlb, which train it" if learned else "simple or vlb: hybrid is for a learned variance"
             raise ValueError(f"objective: got {self.objective} with variance {self.variance}, want {want}")
-        if not self.vb_weight > 0:
-            raise ValueError(f"vb_weight: got {self.vb_weight}, want a number > 0")
-        if self.min_snr is not None and not (self.min_snr > 0 and self.objective != "vlb"):
-            raise ValueError(f"min_snr: got {self.min_snr} with objective {self.objective}, want > 0, and not vlb")
-        if self.classes < 0:
-            raise ValueError(f"classes: got {self.classes}, want an integer >= 0")
+        if not 0 < self.vb_weight < math.inf:
+            raise ValueError(f"vb_weight: got {self.vb_weight}, want a finite number > 0")
+        if self.min_snr is not None and not (0 < self.min_snr < math.inf and self.objective != "vlb"):
+            got = f"got {self.min_snr} with objective {self.objective}"
+            raise ValueError(f"min_snr: {got}, want a finite number > 0, and not vlb")
         if not 0.0 <= self.label_dropout <= 1.0:
             raise ValueError(f"label_dropout: got {self.label_dropout}, want 0 <= label_dropout <= 1")
 
@@ -280,13 +269,15 @@ class DDPM(nn.Module):
             sampler: ancestral, "ddim" or "dpm-solver": DPM-Solver++(2M).
             steps: this many, evenly spaced, of the T steps; None: all.
             eta: noise of DDIM, 0: none, 1: as much as "ddpm" with "fixed_small".
-            labels: int64 [n], the classes to draw; None: the model without classes, or of no class.
+            labels: int64 [n], the classes to draw; None: the model without classes, or of no class, which only a
+                label_dropout > 0 teaches.
             guidance: w of out = out(no class) + w (out(class) - out(no class)), for the prediction (1 + w of Ho &
-                Salimans 2022, equation 6); the variance is that of the class. 0 and 1 run the network once a step.
+                Salimans 2022, equation 6); the variance is that of the class. 1 is the class and 0 no class, in
+                one pass of the network; every other w takes two.
 
         Raises:
             TypeError, ValueError: an unknown sampler, steps outside [1, T], eta of another sampler than "ddim",
-                labels that do not fit, guidance without labels.
+                labels that do not fit, guidance without labels, no class of a model that was not taught it.
         """
         if sampler not in get_args(Sampler):
             raise ValueError(f"sampler: unknown sampler {sampler!r}, want one of {', '.join(get_args(Sampler))}")
@@ -296,6 +287,8 @@ class DDPM(nn.Module):
             check_labels(labels, n, self.config.classes)
         elif guidance != 1:
             raise ValueError(f"guidance: got {guidance} without labels, want labels to guide to")
+        if self.config.classes and self.config.label_dropout == 0 and (labels is None or guidance != 1):
+            raise ValueError("labels, guidance: got some without a class, want one: label_dropout was 0 in training")
         s = self.schedule if steps is None else self.schedule.respaced(steps)
         trained = s.timesteps.tolist()
         shape = (n, *self.image_shape)

@@ -4,8 +4,7 @@ Least squares (Mao et al. 2017), Wasserstein with clipped weights (Arjovsky et a
 (Gulrajani et al. 2017), hinge and spectral normalization (Miyato et al. 2018), packing (PacGAN, Lin et al. 2018).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -15,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..nn import GroupNormSiLU
+from ..nn import GroupNormSiLU, UpsampleConv2d
 from ..ops import gan_generator_loss, gan_loss, gradient_norm_penalty, interpolate, normal
+from .frozen import frozen
 from .phase import Phase
 from .share import WHOLE, Share
 
@@ -171,15 +171,13 @@ class ConvGenerator(nn.Module):
         )
         self.norms = nn.ModuleList(GroupNormSiLU(width) for width in reversed(widths))
         out = [image_shape[0], *widths[:-1]]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(reversed(widths), reversed(out), strict=True)
-        )
+        self.convs = nn.ModuleList(UpsampleConv2d(a, b) for a, b in zip(reversed(widths), reversed(out), strict=True))
         self.output = _output(config)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.stem(z)
         for norm, conv, size in zip(self.norms, self.convs, reversed(self.sizes[:-1]), strict=True):
-            h = conv(F.interpolate(norm(h), size=size, mode="nearest"))
+            h = conv(norm(h), size)
         return self.output(h)
 
 
@@ -276,7 +274,7 @@ class GAN(nn.Module):
 
         Raises ValueError where `packing` does not divide N.
         """
-        with _frozen(self.discriminator):
+        with frozen(self.discriminator.parameters()):
             fake = self.generate(x.shape[0], seed=seed, first=share.first(x.shape[0]))
             logits_fake = self.discriminator(self._packed(fake))
         return gan_generator_loss(logits_fake, self.config.kind)
@@ -313,16 +311,3 @@ class GAN(nn.Module):
         for _ in progress(range(1)):
             x = self.generate(n, seed=seed, first=first)
         return x.float()
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """A module whose parameters take part in no graph made inside."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..metrics import ImportanceWeightedNLL
 from ..metrics._features import check_count
-from ..nn import GroupNormSiLU
+from ..nn import GroupNormSiLU, UpsampleConv2d
 from ..ops import (
     bernoulli_nll,
     discretized_gaussian_nll,
@@ -167,15 +166,14 @@ class ConvDecoder(nn.Module):
             nn.Linear(config.latent, channels[0] * math.prod(lowest)), nn.Unflatten(1, (channels[0], *lowest))
         )
         self.norms = nn.ModuleList(GroupNormSiLU(c) for c in channels)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise([*channels, out]))
+        self.convs = nn.ModuleList(UpsampleConv2d(a, b) for a, b in pairwise([*channels, out]))
         skips = channels if config.skip else ()
         self.skips = nn.ModuleList(nn.Linear(config.latent, c, bias=False) for c in skips)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.stem(z)
         for i, (norm, conv) in enumerate(zip(self.norms, self.convs, strict=True)):
-            h = norm(h, shift=self.skips[i](z) if self.skips else None)
-            h = conv(F.interpolate(h, size=self.sizes[-1 - i], mode="nearest"))
+            h = conv(norm(h, shift=self.skips[i](z) if self.skips else None), self.sizes[-1 - i])
         return h
 
 
@@ -219,8 +217,9 @@ class VAE(nn.Module):
             self.logvar = nn.Parameter(torch.zeros(()))  # of every pixel
 
     def networks(self) -> tuple[nn.Module, ...]:
-        """What torch.compile may take."""
-        return self.encoder, self.decoder
+        """What torch.compile may take: not what semi-amortized inference differentiates twice."""
+        twice = self.config.refinement == "semi_amortized"
+        return (self.encoder,) if twice else (self.encoder, self.decoder)
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of `x` [N, C, H, W] in [-1, 1]."""

@@ -5,8 +5,8 @@ Every random number is a function of the seed; step number i uses the stretches 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..metrics._features import check_count
 from ..ops import gaussian_rsample, normal
+from .frozen import frozen
 
 if TYPE_CHECKING:
     from .vae import VAE, Posterior
@@ -47,7 +48,7 @@ def svi(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float = 0.05, q: Po
         for p, gradient in zip(free, _elbo_gradients(model, x, q, free, seed=seed, step=i), strict=True):
             p.grad = -gradient
         optimizer.step()
-    return q
+    return type(q)(*(p.detach() for p in q))
 
 
 def amortization_gap(model: VAE, x: Tensor, *, seed: int, steps: int, lr: float = 0.05, samples: int = 100) -> Tensor:
@@ -207,7 +208,7 @@ def hmc_loss(
     """
     q = model.posterior(x)
     numbered = {"seed": seed, "offset": first * model.config.latent}
-    with _frozen(model, but=model.encoder):
+    with frozen(p for name, p in model.named_parameters() if not name.startswith("encoder.")):
         terms = model.elbo(x, q=q, **numbered)
         mu, logvar = (p.detach() for p in q)
         start, scale = gaussian_rsample(mu, logvar, **numbered), torch.exp(logvar / 2)
@@ -219,8 +220,8 @@ def hmc_loss(
 
 def _check_chain(z: Tensor, steps: int, step_size: float, scale: Tensor | None) -> None:
     check_count("steps", steps)
-    if not step_size > 0:
-        raise ValueError(f"step_size: expected a number > 0, got {step_size}")
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"step_size: expected a finite number > 0, got {step_size}")
     if z.dim() != 2:
         raise ValueError(f"z: expected [N, D], a chain a row, got the shape {tuple(z.shape)}")
     if scale is not None and scale.shape != z.shape:
@@ -238,17 +239,3 @@ def _value_and_slope(log_prob: Callable[[Tensor], Tensor], z: Tensor, scale: Ten
 def _normal_as(x: Tensor, seed: int, stretch: int, first: int = 0) -> Tensor:
     offset = (stretch << 40) + first * x[:1].numel()
     return normal(x.shape, seed, offset=offset, dtype=x.dtype, device=x.device)
-
-
-@contextmanager
-def _frozen(model: torch.nn.Module, *, but: torch.nn.Module) -> Iterator[None]:
-    """No gradient reaches the parameters of `model`, except those of `but`, from what is computed inside."""
-    kept = {id(p) for p in but.parameters()}
-    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in kept]
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)

@@ -3,7 +3,7 @@
 from .group_norm_silu import GroupNormSiLU
 from .loss_second_moment import LossSecondMoment
 from .time_embedding import TimeEmbedding, sinusoidal_embedding
-from .unet import UNet, check_labels
+from .unet import UNet, check_labels, check_unet
 from .upsample import UpsampleConv2d
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "UNet",
     "UpsampleConv2d",
     "check_labels",
+    "check_unet",
     "sinusoidal_embedding",
 ]

@@ -66,6 +66,8 @@ class UNet(nn.Module):
         dropout: inside the residual blocks.
         time_scale: what maps t onto 0..1000 (`TimeEmbedding`).
         classes: number of classes to condition on, 0: none. Class number `classes` stands for no class, as labels=None.
+
+    Raises ValueError, by `check_unet`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class UNet(nn.Module):
         time_scale: float = 1.0,
         classes: int = 0,
     ) -> None:
+        check_unet(channels, multipliers, blocks, head_dim, dropout, classes)
         super().__init__()
         widths = [channels * m for m in multipliers]
         c_time = 4 * channels
@@ -146,6 +149,25 @@ class UNet(nn.Module):
             if level < len(self.upsample):
                 h = self.upsample[level](h, skips[-1].shape[2:])
         return self.head(self.norm(h))
+
+
+def check_unet(
+    channels: int, multipliers: tuple[int, ...], blocks: int, head_dim: int, dropout: float, classes: int
+) -> None:
+    """Raise ValueError unless a `UNet` can be made of these."""
+    for name, value in {"channels": channels, "blocks": blocks, "head_dim": head_dim}.items():
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, want an integer >= 1")
+    if channels % 2:
+        raise ValueError(f"channels: got {channels}, want an even number")
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"multipliers: got {multipliers}, want one or more integers >= 1")
+    if (width := channels * multipliers[-1]) % head_dim:
+        raise ValueError(f"head_dim: got {head_dim}, want a divisor of the {width} channels at the lowest resolution")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout: got {dropout}, want 0 <= dropout < 1")
+    if classes < 0:
+        raise ValueError(f"classes: got {classes}, want an integer >= 0")
 
 
 def check_labels(labels: Tensor, n: int, classes: int) -> None:

@@ -215,6 +215,7 @@ class Trainer:
         load_weights(self.ema.module, checkpoint.part("ema"))
         self.ema.updates = checkpoint.step
         self.step = checkpoint.step
+        self._updates.clear()  # a recording writes to the state that was
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
         saved = checkpoint.part("optimizer")
@@ -225,7 +226,7 @@ class Trainer:
                     # the strides of the parameter, so that the step is computed in the same order as before
                     key.rpartition(".")[2]: torch.empty_like(parameter).copy_(saved[key])
                     if saved[key].shape == parameter.shape
-                    else saved[key].clone()
+                    else saved[key].to(parameter.device, copy=True)
                     for key in keys
                 }
 

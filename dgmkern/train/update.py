@@ -92,6 +92,8 @@ class Recorded:
             self.calls += 1
             return self.update(*self.inputs)
         if self.replay is None:
+            for group in self.update.optimizer.param_groups:
+                group["capturable"] = True  # the optimizer refuses to be recorded otherwise
             self.replay, self.figures = record(partial(self.update, *self.inputs))
         self.replay()
         return self.figures

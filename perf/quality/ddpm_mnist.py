@@ -4,7 +4,8 @@
 
 trains each run in FOLDER/NAME and writes FOLDER/ddpm_mnist.json and .png. A run that was stopped goes on; what the file
 has already is not measured again. "fixed" is the preset. Of a quarter of its steps are "short", which is the same,
-"learned", with the hybrid objective, and "eager", with the loss as it is usually written and torch's own noise.
+"learned", with the hybrid objective, and "eager", network and loss in fp32 as they are usually written, with torch's own
+noise; that and "short" for two more seeds. "classes" knows the class of an image, has twice the channels and more steps.
 
 Distances are in features of MNIST's classifier, all to the same 50000 training images. Those of the 10000 others are
 the floor: what a generator that draws from the data would score.
@@ -39,7 +40,10 @@ MODEL, TRAIN = preset("ddpm", DATA)
 TRAIN = dataclasses.replace(TRAIN, precision="bf16")
 LEARNED = {"objective": "hybrid", "variance": "learned_range"}
 SHORT = {"steps": TRAIN.steps // 4}
-RUNS = {"fixed": ({}, {}), "short": ({}, SHORT), "learned": (LEARNED, SHORT), "eager": ({}, SHORT)}
+CLASSES = ({"channels": 32, "classes": 10}, {"steps": 20000, "ema_decay": 0.9995})
+RUNS = {"fixed": ({}, {}), "short": ({}, SHORT), "learned": (LEARNED, SHORT), "eager": ({}, SHORT), "classes": CLASSES}
+PAIRS = {"short": "eager"} | {f"short-{seed}": f"eager-{seed}" for seed in (1, 2)}  # fused and eager, the same seed
+RUNS |= {name: ({}, SHORT | {"seed": seed}) for seed in (1, 2) for name in (f"short-{seed}", f"eager-{seed}")}
 SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50)}
 SAMPLES = 10000
 IMAGES = 200  # test images of bits/dim
@@ -59,9 +63,12 @@ def settings() -> dict[str, Any]:
 
 
 def are_present(recorded: dict[str, Any]) -> bool:
-    """Whether settings of a file are those of now; one that is younger than the file was at its default."""
+    """Whether settings of a file are those of now; one that is younger than the file was at its default, and a run that
+    is younger is not in it."""
     runs = {name: dataclasses.asdict(RunConfig.from_json(json.dumps(run))) for name, run in recorded["runs"].items()}
-    return json.loads(json.dumps({**recorded, "runs": runs})) == settings()
+    now = settings()
+    now["runs"] = {name: run for name, run in now["runs"].items() if name in runs}
+    return json.loads(json.dumps({**recorded, "runs": runs})) == now
 
 
 def trained(name: str, folder: Path) -> dict[str, Any] | None:
@@ -72,7 +79,7 @@ def trained(name: str, folder: Path) -> dict[str, Any] | None:
         trainer.restore(run.latest())
     else:
         run.create(config)
-    if name == "eager":
+    if name in PAIRS.values():
         use_eager_loss(trainer)
     path = run.path / "cpu_seconds"
     before, cpu = float(path.read_text()) if path.exists() else 0.0, time.process_time()
@@ -134,7 +141,13 @@ def opened(name: str, folder: Path) -> DDPM:
 
 
 def drawn(model: DDPM, n: int, sampler: str) -> Tensor:
-    return draw_images(model, n, seed=SEED, precision=TRAIN.precision, progress=False, **SAMPLERS[sampler])
+    """`n` samples as uint8 [n, C, H, W]; of classes in the shares of the training images."""
+    labels = None
+    if model.config.classes:
+        known = load(DATA).labels
+        labels = known[torch.randint(len(known), (n,), generator=torch.Generator().manual_seed(SEED))]
+    options = {"precision": TRAIN.precision, "progress": False, **SAMPLERS[sampler]}
+    return draw_images(model, n, seed=SEED, labels=labels, **options)
 
 
 def bits(model: DDPM, variance: str, steps: int | None) -> dict[str, Any]:
@@ -144,7 +157,8 @@ def bits(model: DDPM, variance: str, steps: int | None) -> dict[str, Any]:
     chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))[:IMAGES]
     model.config = dataclasses.replace(model.config, variance=variance)
     cpu = time.process_time()
-    bound = model.bits_per_dim(to_signed(test.images[chosen]), seed=SEED, steps=steps)
+    labels = test.labels[chosen] if model.config.classes else None
+    bound = model.bits_per_dim(to_signed(test.images[chosen]), seed=SEED, steps=steps, labels=labels)
     parts = {"bits_per_dim": bound.total, "L_0": bound.terms[:, 0], "L_1_to_T-1": bound.terms[:, 1:].sum(1)}
     found: dict[str, Any] = {"cpu_seconds": round(time.process_time() - cpu, 1)}
     for part, values in {**parts, "L_T": bound.prior}.items():
@@ -177,7 +191,9 @@ def measure(name: str, run: dict[str, Any], folder: Path, real: Real, samplers: 
 
 def variances_of(name: str) -> tuple[str, ...]:
     """The variances that the network of a run is measured with."""
-    return {"learned": ("learned_range",), "eager": ("fixed_small",)}.get(name, ("fixed_small", "fixed_large"))
+    if name == "learned":
+        return ("learned_range",)
+    return ("fixed_small", "fixed_large") if name in ("fixed", "short") else ("fixed_small",)
 
 
 def chain(variance: str, steps: int | None) -> str:
@@ -186,17 +202,18 @@ def chain(variance: str, steps: int | None) -> str:
 
 
 def differences(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """bits/dim of "learned" and "eager" less those of "short", of as many steps, image by image."""
-    pairs = (("learned", "learned_range", "fixed_small"), ("learned", "learned_range", "fixed_large"))
+    """bits/dim of "learned" and eager runs less those of "short", of as many steps, image by image."""
+    pairs = [("learned", "learned_range", "short", variance) for variance in ("fixed_small", "fixed_large")]
+    pairs += [(eager, "fixed_small", short, "fixed_small") for short, eager in PAIRS.items()]
     found = {}
-    for name, of_name, of_short in (*pairs, ("eager", "fixed_small", "fixed_small")):
+    for name, of_name, short, of_short in pairs:
         for steps in CHAINS:
             a, b = chain(of_name, steps), chain(of_short, steps)
-            bounds = (runs.get(run, {}).get("bits_per_dim", {}).get(key) for run, key in ((name, a), ("short", b)))
+            bounds = (runs.get(run, {}).get("bits_per_dim", {}).get(key) for run, key in ((name, a), (short, b)))
             ours, theirs = (bound and torch.tensor(bound["of_each_image"]).double() for bound in bounds)
             if ours is not None and theirs is not None:
                 mean, error = mean_of(ours - theirs)
-                found[f"{name} ({a}) - short ({b})"] = {"mean": mean, "standard_error": error}
+                found[f"{name} ({a}) - {short} ({b})"] = {"mean": mean, "standard_error": error}
     return found
 
 
@@ -250,15 +267,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS), metavar="NAME")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "ddpm_mnist.json"
     record = json.loads(path.read_text()) if path.exists() else {"settings": settings(), "commands": [], "runs": {}}
     if not are_present(record["settings"]):
         parser.error(f"{path}: has runs with other settings; move it away")
-    record |= {"machine": machine.machine(), "versions": machine.versions(), "threads": 1}
+    record |= {"settings": settings(), "machine": machine.machine(), "versions": machine.versions()}
     command = f"python -m perf.quality.ddpm_mnist {' '.join(sys.argv[1:])}"
     record["commands"] = [*(c for c in record["commands"] if c != command), command]
     real = Real()

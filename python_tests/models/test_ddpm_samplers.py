@@ -1,6 +1,7 @@
 """The samplers: streams of images, diffusers as a peer on the same network, guidance."""
 
 import dataclasses
+import math
 
 import diffusers
 import pytest
@@ -199,6 +200,39 @@ def test_guidance_extrapolates_from_no_class_through_the_class(variance):
     want = (of_class + 1.5 * (of_class - of_none)).clamp(-1, 1)
     assert (got - want).abs().max() < 1e-4
     assert (want.abs() < 1).double().mean() > 0.1
+
+
+def test_ancestral_noise_under_guidance_has_the_variance_of_the_class():
+    """The last but one state of a chain of two steps, from both passes by Ho et al.'s equations in fp64."""
+    model = make(classes=3, prediction="x0", variance="learned_range", objective="hybrid")
+    labels, guidance, s = torch.tensor([0, 2]), 1.7, model.schedule.respaced(2)
+    x = normal((2, 1, 8, 8), 2)
+    states = []
+    handle = model.unet.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][:2].double()))
+    model.sample(2, seed=2, steps=2, labels=labels, guidance=guidance)
+    handle.remove()
+    t = s.timesteps[1].expand(2)
+    with torch.no_grad():
+        of_class, of_none = model(x, t, labels).double(), model(x, t).double()
+    assert (of_class[:, 1:] - of_none[:, 1:]).abs().max() > 0.05
+    x0 = (of_none[:, :1] + guidance * (of_class[:, :1] - of_none[:, :1])).clamp(-1, 1)
+    before, now = s.alphas_cumprod.tolist()
+    beta = 1 - now / before
+    mean = before**0.5 * beta / (1 - now) * x0 + (now / before) ** 0.5 * (1 - before) / (1 - now) * x
+    share = (of_class[:, 1:] + 1) / 2  # Nichol & Dhariwal 2021, equation 15
+    smallest = beta * (1 - before) / (1 - now)
+    variance = torch.exp(share * math.log(beta) + (1 - share) * math.log(smallest))
+    want = mean + variance.sqrt() * normal((2, 1, 8, 8), 2, offset=2 << 40).double()
+    assert (states[1] - want).abs().max() < 1e-4
+
+
+def test_no_class_of_a_model_that_was_not_taught_it_is_refused():
+    model = make(classes=3, label_dropout=0.0)
+    labels = torch.tensor([0, 1])
+    model.sample(2, seed=2, steps=2, labels=labels)
+    for wrong in ({}, {"labels": labels, "guidance": 0.0}, {"labels": labels, "guidance": 2.0}):
+        with pytest.raises(ValueError, match=r"labels, guidance: got some without a class.*label_dropout was 0"):
+            model.sample(2, seed=2, steps=2, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,16 @@ def test_a_learned_variance_has_fewer_bits_than_both_fixed_ones_and_training_bri
 def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, capsys, classifier_cache):
     monkeypatch.setenv("DGMKERN_CACHE", str(classifier_cache))
     tiny = replace(ddpm_mnist.MODEL, channels=8, multipliers=(1, 2), head_dim=16, timesteps=8)
+    runs = {name: (model, train and {**train, "steps": 2}) for name, (model, train) in ddpm_mnist.RUNS.items()}
+    runs["classes"] = ({"classes": 10}, {"steps": 2})
+    runs = {name: runs[name] for name in ("fixed", "short", "learned", "eager", "classes", "short-1", "eager-1")}
     for name, value in {
         "DATA": "digits",
         "SHAPE": (1, 8, 8),
         "MODEL": tiny,
         "TRAIN": replace(ddpm_mnist.TRAIN, steps=4, batch_size=8, precision="fp32"),
-        "RUNS": {name: (model, train and {"steps": 2}) for name, (model, train) in ddpm_mnist.RUNS.items()},
+        "RUNS": runs,
+        "PAIRS": {"short": "eager", "short-1": "eager-1"},
         "SAMPLERS": {"ddpm-8": {}, "dpm-solver-3": {"sampler": "dpm-solver", "steps": 3}},
         "SAMPLES": 200,
         "IMAGES": 4,
@@ -83,7 +87,7 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, caps
     use_eager_loss, drawn = ddpm_mnist.use_eager_loss, ddpm_mnist.drawn
 
     def use_and_note(trainer):
-        eager.append(trainer.model.config.objective)
+        eager.append(trainer.config.train.seed)
         use_eager_loss(trainer)
 
     def draw_and_note(model, n, sampler):
@@ -109,17 +113,22 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, caps
     assert lengths == {"learned_range": 8, "learned_range, 3 steps": 3}
     sampled.clear()
     second = run()
-    assert eager == ["simple"]
+    assert eager == [0, 1]
     measured = [call for call in sampled if call[1] == 200]
     both = ["ddpm-8", "dpm-solver-3"]
-    assert [sampler for _, _, sampler in measured] == [*both, "dpm-solver-3", "dpm-solver-3", *both]  # fixed first
-    assert [run["training"]["steps"] for run in second["runs"].values()] == [2, 2, 4, 2]
+    assert [sampler for _, _, sampler in measured] == [*both, "dpm-solver-3", "dpm-solver-3", *4 * both]  # fixed first
+    assert {name: run["training"]["steps"] for name, run in second["runs"].items()} == {
+        name: 4 if name == "fixed" else 2 for name in runs
+    }
+    assert sum(key.startswith("eager") for key in second["differences"]) == 4  # 2 seeds, 2 lengths of the chain
     for name, run_of_first in first["runs"].items():
         for kind in ("bits_per_dim", "frechet_distances"):
             for key, found in run_of_first[kind].items():
                 assert second["runs"][name][kind][key] == found
     short, eagerly = (second["runs"][name] for name in ("short", "eager"))
     assert short["bits_per_dim"]["fixed_small"]["terms"] != eagerly["bits_per_dim"]["fixed_small"]["terms"]
+    other = second["runs"]["short-1"]["bits_per_dim"]["fixed_small"]
+    assert other["of_each_image"] != short["bits_per_dim"]["fixed_small"]["of_each_image"]
     consistent(second)
     assert (tmp_path / "ddpm_mnist.png").stat().st_size > 1000
     assert "x floor" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dgmkern.models import ddpm, model_classes
 from dgmkern.models.ddpm import DDPMConfig
 from dgmkern.models.gan import GANConfig
 from dgmkern.models.vae import VAEConfig
-from dgmkern.train import ConfigError, NonFiniteLossError, RunConfig, TrainConfig, Trainer, update
+from dgmkern.train import ConfigError, NonFiniteLossError, RunConfig, RunFolder, TrainConfig, Trainer, update
 from dgmkern.train.device import pick_device
 from dgmkern.train.update import Recorded
 
@@ -38,6 +39,7 @@ MODELS = {
 
 
 def make(name, **settings):
+    """A trainer of MODELS[name] on digits."""
     dataset = load("digits")
     model = name.split()[0].rstrip(",")
     model = {"iwae": "vae", "semi-amortized": "vae", "hmc": "vae", "wgan": "gan", "wgan-gp": "gan"}.get(model, model)
@@ -55,7 +57,11 @@ def recordings(monkeypatch):
     def record(trainer, function):
         state = state_of(trainer.model, *trainer.optimizers.values())
         recorder = Recorder()
-        with recorder:
+        with recorder, monkeypatch.context() as patched:
+            # optimizers ask whether a GPU is recording, and check what they need then
+            stream = SimpleNamespace(is_capturing=lambda: True)
+            patched.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda"))
+            patched.setattr(torch.accelerator, "current_stream", lambda *_: stream)
             figures = function()
         put_back(state)  # recording a CUDA graph does nothing of it
         made.append(recorder)
@@ -157,6 +163,54 @@ def test_gradients_are_clipped_to_the_norm(recorded, recordings):
         torch.testing.assert_close(short.grad, long.grad * (clip / record["grad_norm"]), rtol=1e-5, atol=1e-9)
 
 
+def test_the_stand_in_asks_of_an_optimizer_what_torch_does(recordings, monkeypatch):
+    trainer = make("vae")
+    recordings(trainer)
+    (optimizer,) = trainer.optimizers.values()
+    plain = optimizer.step
+    monkeypatch.setattr(optimizer, "step", lambda: (optimizer.param_groups[0].update(capturable=False), plain()))
+    for _ in range(3):
+        trainer.train_step()
+    with pytest.raises(RuntimeError, match="capturable is False"):
+        trainer.train_step()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_trainer_that_goes_back_to_a_checkpoint_repeats_itself(recorded, recordings, tmp_path):
+    trainer = make("gan")
+    if recorded:
+        recordings(trainer)
+    for _ in range(6):
+        trainer.train_step()
+    run = RunFolder(tmp_path / "run")
+    run.create(trainer.config)
+    trainer.save(run)
+    first = [trainer.train_step() for _ in range(6)]
+    trainer.restore(run.latest())
+    for again, want in zip((trainer.train_step() for _ in range(6)), first, strict=True):
+        assert again == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+def test_the_optimizers_state_is_restored_to_where_its_parameter_is(tmp_path):
+    trainer = make("vae")
+    trainer.train_step()
+    run = RunFolder(tmp_path / "run")
+    run.create(trainer.config)
+    trainer.save(run)
+    elsewhere = make("vae")
+    for name, parameter in list(elsewhere.model.named_parameters()):
+        moved = torch.nn.Parameter(parameter.to("meta"))
+        module, _, own = name.rpartition(".")
+        setattr(elsewhere.model.get_submodule(module), own, moved)
+        elsewhere._optimizer_of[moved] = elsewhere._optimizer_of[parameter]
+    elsewhere.restore(run.latest())
+    (optimizer,) = elsewhere.optimizers.values()
+    states = [optimizer.state[parameter] for parameter in elsewhere.model.parameters()]
+    assert {value.device.type for state in states for value in state.values()} == {"meta"}
+    assert all(state.keys() == {"step", "exp_avg", "exp_avg_sq"} for state in states)
+
+
 def test_where_a_run_computes(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -170,7 +224,7 @@ def test_where_a_run_computes(monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["vae", "wgan-gp conv"])
+@pytest.mark.parametrize("name", ["vae", "wgan-gp conv", "semi-amortized"])
 def test_compiled_networks_train_as_the_others(name):
     plain, compiled = make(name), make(name, compile=True)
     for _ in range(4):
