@@ -29,7 +29,7 @@ def evaluate_samples(
 
     The floor to compare with is the distance of other real images: `dgmkern fid mnist:train mnist:test`.
     """
-    if dataset.name in RECIPES:
+    if dataset.fingerprint is None and dataset.name in RECIPES:  # not a folder of that name
         extractor = load_extractor("classifier", data=dataset.name, progress=progress)
     else:
         extractor = PixelFeatures()
@@ -58,20 +58,22 @@ def evaluate_likelihood(
     - VAE, nats: the ELBO and its terms, -log p(x) by `samples` importance samples, active units, mutual information.
     - Diffusion, bits/dim: the variational bound, its L_0, L_1 + ... + L_{T-1} and L_T.
     """
+    if not isinstance(model, VAE | DDPM):
+        return {}
+    if len(dataset) < 2:
+        raise ValueError(f"dataset: got {len(dataset)} image of {dataset.name}:{dataset.split}, want at least 2")
     if not 2 <= n <= len(dataset):
         raise ValueError(f"n: expected 2 to {len(dataset)} images of {dataset.name}:{dataset.split}, got {n}")
     drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:n]  # splits may be sorted
-    x, labels = to_signed(dataset.images[drawn]), dataset.labels[drawn]
+    device = next(model.parameters()).device
+    x, labels = to_signed(dataset.images[drawn].to(device)), dataset.labels[drawn].to(device)
     bar = partial(progress_bar, desc="likelihood", disable=not progress)
     model.eval()
     if isinstance(model, VAE):
         return _of_vae(model, x, samples, seed, bar)
-    if isinstance(model, DDPM):
-        bound = model.bits_per_dim(x, seed=seed, labels=labels if model.config.classes else None, progress=bar)
-        rest = bound.terms[:, 1:].sum(1)
-        parts = {"bits_per_dim": bound.total, "L_0": bound.terms[:, 0], "L_1_to_T-1": rest, "L_T": bound.prior}
-        return _means(parts)
-    return {}
+    bound = model.bits_per_dim(x, seed=seed, labels=labels if model.config.classes else None, progress=bar)
+    rest = bound.terms[:, 1:].sum(1)
+    return _means({"bits_per_dim": bound.total, "L_0": bound.terms[:, 0], "L_1_to_T-1": rest, "L_T": bound.prior})
 
 
 def _of_vae(model: VAE, x: Tensor, samples: int, seed: int, bar: Callable[[Iterable], Iterable]) -> Figures:

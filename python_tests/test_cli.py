@@ -1,4 +1,5 @@
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from PIL import Image
 
 from dgmkern import data, models
 from dgmkern.cli import doctor, main, train
-from dgmkern.train import RunFolder, load_checkpoint
+from dgmkern.models.ddpm import DDPM
+from dgmkern.train import RunFolder, Trainer, load_checkpoint
 from dgmkern.train.checkpoint import checkpoint_paths
 
 TINY = [
@@ -63,6 +65,53 @@ def test_every_model_trains_resumes_and_samples(model, tmp_path):
     assert [load_checkpoint(path).step for path in checkpoint_paths(out / "checkpoints")] == [2, 3, 4, 5][-3:]
     assert main(["sample", str(out), "--n", "4", "--out", str(grid)]) == 0
     assert Image.open(grid).size == (2 * 50 + 2, 2 * 50 + 2)
+
+
+def test_settings_of_a_resumed_run_outlive_a_crash_before_its_next_checkpoint(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert main(["train", "ddpm", "--out", str(out), *TINY]) == 0
+    plain = Trainer.train_step
+
+    def crash(trainer):
+        if trainer.step == 8:
+            raise MemoryError
+        return plain(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", crash)
+    with pytest.raises(MemoryError):
+        main(["train", "ddpm", "--out", str(out), "--resume", "--steps", "20", "--checkpoint-every", "10"])
+    monkeypatch.undo()
+    assert RunFolder(out).latest().config.train.steps == 20
+    assert main(["train", "ddpm", "--out", str(out), "--resume"]) == 0
+    assert RunFolder(out).latest().step == 20
+
+
+def test_a_folder_with_spaces_is_quoted_where_a_command_is_shown(tmp_path, monkeypatch, capfd):
+    out = tmp_path / "my  run"
+    monkeypatch.setattr(DDPM, "loss", lambda self, x, **how: self.unet.head.weight.sum() * math.nan)
+    message = fails_with_one_line(capfd, "train", "ddpm", "--out", str(out), *TINY)
+    assert f"reproduce it with: dgmkern train ddpm --out '{out}' --resume" in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "ddpm", "--out"], "--out: expected one argument"),
+        (["train", "ddpm", "--resume=yes"], "--resume: ignored explicit argument 'yes'"),
+        (["train", "ddpm", "--model.classes", "9", *TINY], "classes: got 9, but digits has labels up to 9"),
+    ],
+)
+def test_what_does_not_parse_or_fit_leaves_no_folder(argv, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails_with_one_line(capfd, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_counts_of_images_are_named(run, tmp_path, capfd):
+    out = tmp_path / "grid.png"
+    for wrong in (("--n", "0"), ("--n", "-1", "--label", "2"), ("--batch-size", "0")):
+        message = fails_with_one_line(capfd, "sample", str(run.path), "--out", str(out), *wrong)
+        assert "--n, --batch-size: got" in message
 
 
 def test_samplers_of_a_diffusion_model_and_of_no_other(run, tmp_path, capfd):

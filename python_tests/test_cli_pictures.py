@@ -59,6 +59,26 @@ def test_a_run_on_a_folder_trains_resumes_and_samples(folder, tmp_path, monkeypa
     assert np.asarray(Image.open(grid)).shape == (2 * 42 + 2, 2 * 42 + 2, 3)
 
 
+def test_a_run_does_not_write_among_the_pictures_it_learns_from(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    for out in ((), ("--out", str(folder / "0" / "run"))):
+        assert "--out: got" in fails(capfd, "train", "vae", "--data", ".", *out, *VAE, *SETTINGS)
+    assert not (folder / "runs").exists()
+    assert not (folder / "0" / "run").exists()
+
+
+def test_a_moved_folder_with_the_name_of_a_data_set_is_no_data_set(folder, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "run"
+    assert main(["train", "vae", "--data", str(folder), "--out", str(out), *VAE, *SETTINGS]) == 0
+    folder.rename(tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    assert main(["evaluate", str(out), "--data", "digits", "--importance-samples", "1", "--json"]) == 0
+    record = json.loads(capfd.readouterr().out)
+    assert record["data"] == f"{tmp_path / 'digits'}:test"
+    assert record["features"] == "pixels"
+
+
 def test_a_run_on_a_folder_is_evaluated_on_what_was_held_out(folder, tmp_path, capfd):
     out = tmp_path / "run"
     assert main(["train", "vae", "--data", str(folder), "--out", str(out), *VAE, *SETTINGS]) == 0
@@ -100,15 +120,16 @@ def test_a_folder_that_moved_can_be_resumed_and_one_that_changed_cannot(folder, 
         (["--data", "{folder}", "--image-size", "0"], "size: expected at least 1, got 0"),
         (["--data", "{folder}/none", "--image-size", "8"], "--data: got {folder}/none, want one of digits, mnist"),
         (["--image-size", "8"], "--image-size: is for folders of pictures, got it for digits"),
-        (["--data", "{folder}/..", "--image-size", "8"], "broken.png: not a whole picture"),
+        (["--data", "{folder}/../broken", "--image-size", "8"], "broken.png: not a whole picture"),
         (
             ["--data", "{folder}", "--image-size", "8", "--model.classes", "2"],
-            "labels: got 0 to 2, want classes 0 to 1",
+            "classes: got 2, but {folder} has labels up to 2",
         ),
     ],
 )
 def test_what_does_not_go_is_one_line(folder, tmp_path, capfd, argv, message):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "broken.png").write_bytes(b"no picture")
     argv = [part.format(folder=folder) for part in argv]
     assert message.format(folder=folder) in fails(capfd, "train", "ddpm", "--out", tmp_path / "run", *DDPM[:-2], *argv)
 

@@ -15,6 +15,7 @@ from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.models.vae import VAE, VAEConfig
 
 SHAPE = (1, 8, 8)
+SMALL = VAEConfig(encoder=(16,), decoder=(16,), latent=3)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_model_with_classes_draws_those_of_the_data_in_their_shares(cache, mon
 
 def test_figures_of_a_vae_are_means_over_images_with_their_standard_errors():
     torch.manual_seed(0)
-    model = VAE(VAEConfig(encoder=(16,), decoder=(16,), latent=3), SHAPE)
+    model = VAE(SMALL, SHAPE)
     test = load("digits", "test")
     figures = evaluate_likelihood(model, test, 360, samples=300, seed=1, progress=False)
     x = to_signed(test.images)
@@ -105,7 +106,14 @@ def test_a_model_without_a_likelihood_has_no_figures_of_it():
 @pytest.mark.parametrize("n", [1, 361])
 def test_more_images_than_there_are_is_an_error(n):
     with pytest.raises(ValueError, match="n: expected 2 to 360 images of digits:test"):
-        evaluate_likelihood(Copies(), load("digits", "test"), n, samples=2, seed=0)
+        evaluate_likelihood(VAE(SMALL, SHAPE), load("digits", "test"), n, samples=2, seed=0)
+
+
+def test_one_image_has_no_standard_error():
+    test = load("digits", "test")
+    one = ImageDataset("digits", "test", test.images[:1], test.labels[:1], test.classes)
+    with pytest.raises(ValueError, match="dataset: got 1 image of digits:test, want at least 2"):
+        evaluate_likelihood(VAE(SMALL, SHAPE), one, 1, samples=2, seed=0)
 
 
 def test_the_command_prints_every_figure(cache, tmp_path, capsys):

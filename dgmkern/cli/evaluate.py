@@ -26,19 +26,22 @@ class Evaluate:
     """VAE: samples of the posterior of each image."""
     seed: int = 0
     """Seed of samples and noise, and of which images are taken."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: on a GPU if there is one."""
     json: bool = False
     """Print one object of JSON instead."""
 
 
 def run(command: Evaluate) -> int:
     from ..evaluation import evaluate_likelihood, evaluate_samples
-    from ..train import load_model, open_checkpoint
+    from ..train import load_model, open_checkpoint, pick_device
 
-    for name in ("n", "importance_samples"):
-        if getattr(command, name) < 2:
-            raise UsageError(f"--{name.replace('_', '-')}: got {getattr(command, name)}, want at least 2")
+    for name, least in (("n", 2), ("importance_samples", 1)):
+        if getattr(command, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')}: got {getattr(command, name)}, want at least {least}")
     checkpoint = open_checkpoint(command.checkpoint)
-    model, dataset = load_model(checkpoint), checkpoint.config.load(command.split, folder=command.data)
+    model = load_model(checkpoint).to(pick_device(command.device))
+    dataset = checkpoint.config.load(command.split, folder=command.data)
     count = min(command.n, len(dataset))
     record = {"model": checkpoint.config.model, "data": f"{dataset.name}:{command.split}", "step": checkpoint.step}
     record |= {"images": count, "drawn": command.n, "seed": command.seed}

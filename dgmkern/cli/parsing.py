@@ -30,5 +30,5 @@ def parse(command: Any, **options: Any) -> Any:
 
 def fail(message: str) -> int:
     """Say what went wrong, on stderr; the exit status for it."""
-    print(f"dgmkern: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"dgmkern: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return 2

@@ -44,6 +44,8 @@ def run(command: Sample) -> int:
 
     if not command.out.parent.is_dir() or command.out.is_dir():
         raise UsageError(f"--out: got {command.out}, want the path of a PNG in a folder that exists")
+    if command.n < 1 or command.batch_size < 1:
+        raise UsageError(f"--n, --batch-size: got {command.n}, {command.batch_size}, want integers >= 1")
     require_writable(command.out.parent)
     checkpoint = open_checkpoint(command.checkpoint)
     options = {name: getattr(command, name) for name in ("sampler", "steps", "eta", "label", "guidance")}

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -57,11 +58,14 @@ def run(model: str, argv: list[str]) -> int:
     from ..train.progress import progress_bar
 
     # Which defaults hold depends on these three, so they are looked up before the full parse.
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--data", default="digits")
     early.add_argument("--out", type=Path)
     early.add_argument("--resume", action="store_true")
-    known, _ = early.parse_known_args(argv)
+    try:
+        known, _ = early.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error).removeprefix("argument ")) from None
 
     data, checkpoint = known.data, None
     model_config, train_config = preset(model, data)
@@ -112,6 +116,8 @@ def _load(options: TrainOptions, stored: Any, progress: Any) -> Any:
         return load(options.data)
     if not folder.is_dir():
         raise UsageError(f"--data: got {options.data}, want one of {', '.join(NAMES)}, or a folder of pictures")
+    if options.out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--out: got {options.out} inside of --data, whose pictures it would join; want it elsewhere")
     if options.image_size is None:
         raise UsageError(f"--image-size: want the height and width for the pictures of {options.data}")
     return load_pictures(folder, size=options.image_size, progress=progress)
@@ -126,9 +132,12 @@ def _train(config: Any, dataset: Any, folder: Any, checkpoint: Any, *, overwrite
     if checkpoint is not None:
         trainer.restore(checkpoint)
         ranks.on_first(lambda: folder.write_config(config))
+        if config != checkpoint.config:
+            trainer.save(folder)  # --resume goes by the newest checkpoint
     else:
         ranks.on_first(lambda: folder.create(config, overwrite=overwrite))
-    again = f"dgmkern train {config.model} --out {folder.path} --resume"
+    command = ["dgmkern"] if ranks.ranks == 1 else f"torchrun --nproc-per-node {ranks.ranks} -m dgmkern".split()
+    again = shlex.join([*command, "train", config.model, "--out", str(folder.path), "--resume"])
     begin = f"{folder.path}: {config.model} on {config.data}, step {trainer.step} of {config.train.steps}"
     if ranks.ranks > 1:
         begin += f", {ranks.ranks} ranks"

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside, then renamed."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is what `write_atomically` leaves behind if it is killed."""
+    return re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", path.name) is not None
 
 
 def write_text_atomically(path: Path, text: str) -> None:

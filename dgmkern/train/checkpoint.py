@@ -1,11 +1,12 @@
 """Checkpoints: one safetensors file each, holding every tensor of a run's state, its config and its step.
 
-Format 1. Tensors `model.*`, `ema.*` (the averaged weights) and `optimizer.<parameter>.<state>`; metadata `format`,
-`config` (JSON, see RunConfig), `step` (training steps done) and `sha256` (of all tensors, so that damage that leaves
-the file readable is noticed). Nothing is pickled.
+Format 2. Tensors `model.*`, `ema.*` (the averaged weights) and `optimizer.<parameter>.<state>`; metadata `format`,
+`config` (JSON, see RunConfig), `step` (training steps done) and `sha256` (of all of these, so that damage that leaves
+the file readable is noticed; in format 1 of the tensors alone). Nothing is pickled.
 """
 
 import hashlib
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch import Tensor
 from .atomic import write_atomically
 from .config import ConfigError, RunConfig
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = ("1", "2")
 
 
 class CheckpointError(Exception):
@@ -48,18 +50,22 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
-    """Write `checkpoint` atomically into `folder`, then delete all but the newest `keep_last`. Returns its path."""
+    """Write `checkpoint` atomically into `folder`, then delete all but the newest `keep_last`. Returns its path.
+
+    Those of later steps go, too: of a run that went back behind them, because they were damaged.
+    """
     # clone() gives tensors their own contiguous memory, which safetensors demands
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in checkpoint.tensors.items()}
     metadata = {
         "format": str(FORMAT),
         "config": checkpoint.config.to_json(),
         "step": str(checkpoint.step),
-        "sha256": tensors_digest(tensors),
     }
+    metadata["sha256"] = _digest(metadata, tensors)
     path = checkpoint_path(folder, checkpoint.step)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    for old in checkpoint_paths(folder)[:-keep_last]:
+    until_now = [other for other in checkpoint_paths(folder) if other <= path]  # names sort as steps do
+    for old in set(checkpoint_paths(folder)).difference(until_now[-keep_last:]):
         old.unlink()
     for left in folder.glob(".step-*.tmp.safetensors"):  # by a process that was killed while writing
         left.unlink()
@@ -75,13 +81,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             if "format" not in metadata or "config" not in metadata:
                 raise CheckpointError(f"{path}: not a dgmkern checkpoint")
-            if metadata["format"] != str(FORMAT):
-                raise CheckpointError(f"{path}: checkpoint format {metadata['format']}, this version reads {FORMAT}")
+            if metadata["format"] not in _READABLE:
+                readable = " and ".join(_READABLE)
+                raise CheckpointError(f"{path}: checkpoint format {metadata['format']}, this version reads {readable}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error})") from error
-    if tensors_digest(tensors) != metadata.get("sha256"):
-        raise CheckpointError(f"{path}: damaged checkpoint (its tensors have another checksum)")
+    if _digest(metadata, tensors) != metadata.get("sha256"):
+        raise CheckpointError(f"{path}: damaged checkpoint (its content has another checksum)")
     try:
         return Checkpoint(RunConfig.from_json(metadata["config"]), int(metadata["step"]), tensors)
     except (ConfigError, KeyError, ValueError) as error:
@@ -104,6 +111,14 @@ def latest_checkpoint(folder: Path) -> Checkpoint:
             warnings.warn(f"{error}; falling back to {path.name}", stacklevel=2)
         return checkpoint
     raise errors[0]
+
+
+def _digest(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    of_tensors = tensors_digest(tensors)
+    if metadata["format"] == "1":
+        return of_tensors
+    about = [metadata.get(name) for name in ("format", "config", "step")]
+    return hashlib.sha256(json.dumps([*about, of_tensors]).encode()).hexdigest()
 
 
 def tensors_digest(tensors: dict[str, Tensor]) -> str:

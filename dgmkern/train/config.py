@@ -27,7 +27,7 @@ class TrainConfig:
     """How a model is trained; nothing in it depends on which model."""
 
     steps: int = 2000
-    """Training steps."""
+    """Training steps. The learning rate falls over all of them: more of them, on resuming, raise it again."""
     batch_size: int = 128
     """Images a step."""
     lr: float = 1e-3
@@ -88,7 +88,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}: got {getattr(self, name)!r}, want one of {', '.join(choices)}")
 
 
-# What may be changed when a run is resumed: how long and how carefully, not what is computed.
+# What may be changed when a run is resumed. `steps` sets the learning rate of every step to come, and on another device
+# sums round otherwise; the rest changes no bit.
 CHANGEABLE = frozenset(
     f"train.{name}"
     for name in ("steps", "checkpoint_every", "keep_last", "sample_every", "tensorboard", "device", "cuda_graphs")
@@ -136,7 +137,7 @@ class RunConfig:
             return load(self.data, split)
         channels, size, _ = self.image_shape
         how = {"size": size, "channels": channels, "fingerprint": self.fingerprint, "progress": progress}
-        return load_pictures(folder or self.data, split, **how)
+        return load_pictures(folder.absolute() if folder else self.data, split, **how)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)

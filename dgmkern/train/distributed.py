@@ -116,6 +116,8 @@ def process_group() -> Iterator[Ranks]:
     if not os.environ.keys() >= _TORCHRUN:
         yield Ranks()
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # what NCCL takes without a word
     with _peers():
         dist.init_process_group()  # without a backend: gloo for the CPU, NCCL for GPUs
     try:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .atomic import write_text_atomically
+from .atomic import is_temporary, write_text_atomically
 from .checkpoint import Checkpoint, CheckpointError, checkpoint_paths, latest_checkpoint, load_checkpoint
 from .config import RunConfig
 
@@ -46,9 +46,10 @@ class RunFolder:
         """Make the folder for a new run and write its config.json.
 
         Raises FileExistsError if a run (without `overwrite`) or something else is there, OSError if the folder cannot
-        be written. `overwrite` deletes the files of the old run and no other.
+        be written. `overwrite` deletes the files of the old run and no other. What a kill left before the first
+        checkpoint is no run.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or self._holds_more_than_its_beginning()):
             if not self.config.is_file():
                 raise FileExistsError(f"{self.path}: is there already and is not the folder of a run")
             if not overwrite:
@@ -57,10 +58,17 @@ class RunFolder:
         require_writable(self.path)
         grids = (self.path / "samples").glob("step-*.png")
         events = self.tensorboard.glob("events.out.tfevents.*")
-        for old in (*checkpoint_paths(self.checkpoints), *grids, *events, self.log, self.loss_curve, self.samples):
+        left = [path for path in self.path.rglob(".*") if is_temporary(path)]
+        ours = (*checkpoint_paths(self.checkpoints), *grids, *events, self.log, self.loss_curve, self.samples)
+        for old in (*left, *ours):
             old.unlink(missing_ok=True)
         self.write_config(config)
         self.checkpoints.mkdir(exist_ok=True)
+
+    def _holds_more_than_its_beginning(self) -> bool:
+        within = {path for path in self.path.iterdir() if not is_temporary(path)} - {self.config, self.checkpoints}
+        held = [*self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
+        return bool(within) or not all(map(is_temporary, held))
 
     def write_config(self, config: RunConfig) -> None:
         write_text_atomically(self.config, config.to_json() + "\n")

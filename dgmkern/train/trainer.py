@@ -44,7 +44,8 @@ class Trainer:
     """Trains the model of `config` on `dataset`; `train_step` is one step, `fit` is a whole run in a folder.
 
     All random numbers of a step are functions of (config.train.seed, step), so a run continued from a checkpoint is
-    bit for bit the run that was never stopped (on the same machine with the same number of threads).
+    bit for bit the run that was never stopped (on the same machine with the same number of threads; on a GPU to
+    rounding, as sums of cuDNN and of attention may change their order).
 
     In a process group of torch.distributed, every rank trains on its share of each batch, and all have the same weights
     after each step: to rounding those that one process gets. Rank 0 alone writes files. What the network itself draws
@@ -62,8 +63,9 @@ class Trainer:
         self.step = 0
         model_class, _ = model_classes(config.model)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.train.seed)  # initial weights
+            torch.default_generator.manual_seed(config.train.seed)  # initial weights, on the CPU
             model = model_class(config.model_config, config.image_shape)
+        _check_batches(model, dataset, config.train.batch_size // self.ranks.ranks)
         self.memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.device = pick_device(config.train.device)
         self.model: nn.Module = model.to(self.device, memory_format=self.memory_format)
@@ -123,7 +125,8 @@ class Trainer:
         seed = step_seed(self.config.train.seed, self.step, i)
         torch.default_generator.manual_seed(seed + self.ranks.rank)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed + self.ranks.rank)
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed + self.ranks.rank)
         if phase.name not in self._updates:
             self._updates[phase.name] = self._update(phase)
         images, labels = self.batch(self.step * phases + i)
@@ -152,7 +155,7 @@ class Trainer:
         if self.step == 0:
             self.save(run)  # whatever happens, there is something to resume
         with (
-            torch.random.fork_rng(),
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             StopSignal() as stop,
             JSONLLog(run.log, step=self.step) if first else nullcontext() as log,
             TensorBoardLog(run.tensorboard, step=self.step) if first and train.tensorboard else nullcontext() as board,
@@ -229,6 +232,15 @@ class Trainer:
                     else saved[key].to(parameter.device, copy=True)
                     for key in keys
                 }
+
+
+def _check_batches(model: nn.Module, dataset: ImageDataset, batch_size: int) -> None:
+    """Raise ConfigError, before any work, for batches that `model` would refuse when they come."""
+    classes, packing = (getattr(model.config, name, default) for name, default in (("classes", 0), ("packing", 1)))
+    if classes and (most := int(dataset.labels.max())) >= classes:
+        raise ConfigError(f"classes: got {classes}, but {dataset.name} has labels up to {most}; want more than that")
+    if batch_size % packing:
+        raise ConfigError(f"packing: got {packing}, want a divisor of the {batch_size} images of a batch on each rank")
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

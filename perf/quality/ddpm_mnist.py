@@ -4,8 +4,8 @@
 
 trains each run in FOLDER/NAME and writes FOLDER/ddpm_mnist.json and .png. A run that was stopped goes on; what the file
 has already is not measured again. "fixed" is the preset. Of a quarter of its steps are "short", which is the same,
-"learned", with the hybrid objective, and "eager", network and loss in fp32 as they are usually written, with torch's own
-noise; that and "short" for two more seeds. "classes" knows the class of an image, has twice the channels and more steps.
+"learned", with the hybrid objective, and "eager", network and loss in fp32 as they are usually written, with torch's
+noise; that and "short" for two more seeds. "classes" knows the class of an image, has twice the channels, more steps.
 
 Distances are in features of MNIST's classifier, all to the same 50000 training images. Those of the 10000 others are
 the floor: what a generator that draws from the data would score.

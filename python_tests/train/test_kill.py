@@ -77,6 +77,55 @@ def test_ctrl_c_saves_at_once_and_resume_ends_with_the_same_bits(tmp_path, unint
     assert_same_bits(out, uninterrupted)
 
 
+KILLED = """
+import os, signal, sys
+from dgmkern.cli import main
+from dgmkern.train import atomic, checkpoint
+
+moment, writes = sys.argv[1], int(sys.argv[2])
+save_file, replace = checkpoint.save_file, os.replace
+
+def kill_if_now(here):
+    if here == moment and writes <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def save(tensors, path, metadata):
+    global writes
+    writes -= 1
+    save_file(tensors, path, metadata=metadata)
+    if moment == "half written" and writes <= 0:
+        os.truncate(path, os.path.getsize(path) // 2)
+    kill_if_now("half written")
+
+def rename(source, target):
+    kill_if_now("before the rename")
+    replace(source, target)
+    kill_if_now("after the rename")
+
+checkpoint.save_file, atomic.os.replace = save, rename
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first checkpoint", "later"])
+@pytest.mark.parametrize("moment", ["half written", "before the rename", "after the rename"])
+def test_kill_9_while_a_checkpoint_is_written(tmp_path, uninterrupted, moment, first):
+    """Of all moments the worst: the file is half there, or not yet the newest, or the older ones are still there."""
+    out = tmp_path / "run"
+    argv = ["train", "ddpm", "--out", str(out), *SETTINGS]
+    command = [sys.executable, "-c", KILLED, moment, "1" if first else "7", *argv]
+    killed = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = moment == "after the rename"
+    assert len([*(out / "checkpoints").glob(".*.tmp.*")]) == (0 if whole else 1)
+    paths = checkpoint_paths(out / "checkpoints")
+    newest = (0 if whole else None) if first else (60 if whole else 50)
+    assert (load_checkpoint(paths[-1]).step if paths else None) == newest
+    assert main(argv if newest is None else ["train", "ddpm", "--out", str(out), "--resume"]) == 0
+    assert not [*(out / "checkpoints").glob(".*.tmp.*")]
+    assert_same_bits(out, uninterrupted)
+
+
 def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path, uninterrupted, capfd):
     out = tmp_path / "run"
     for attempt, step in enumerate((34, 78)):

@@ -21,6 +21,21 @@ def test_a_run_is_not_overwritten_unless_asked_and_then_only_its_own_files(tmp_p
     assert '"lr": 0.5' in run.config.read_text()
 
 
+def test_what_a_kill_left_before_the_first_checkpoint_is_no_run(tmp_path, tiny):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / ".config.123.tmp.json").write_text("{")  # killed while it wrote the config
+    run.create(tiny())
+    assert sorted(os.listdir(run.path)) == ["checkpoints", "config.json"]
+    (run.checkpoints / ".step-00000000.123.tmp.safetensors").write_bytes(b"half")  # or the first checkpoint
+    run.create(tiny(lr=0.5))
+    assert os.listdir(run.checkpoints) == []
+    assert '"lr": 0.5' in run.config.read_text()
+    (run.checkpoints / "step-00000000.safetensors").write_bytes(b"whole")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run.create(tiny())
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, tiny, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")

@@ -8,7 +8,17 @@ import torch
 from bits import assert_same_bits, state
 
 from dgmkern.models.ddpm import DDPM, DDPMConfig
-from dgmkern.train import Checkpoint, CheckpointError, NonFiniteLossError, RunFolder, Trainer, load_model, read_log
+from dgmkern.models.gan import GANConfig
+from dgmkern.train import (
+    Checkpoint,
+    CheckpointError,
+    ConfigError,
+    NonFiniteLossError,
+    RunFolder,
+    Trainer,
+    load_model,
+    read_log,
+)
 
 
 def test_the_loss_falls_on_real_digits(digits, tiny):
@@ -164,6 +174,13 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_name_of_a_tensor(digi
         change(tensors)
         with pytest.raises(CheckpointError, match=message):
             trainer.restore(Checkpoint(trainer.config, 3, tensors))
+
+
+def test_batches_that_the_model_would_refuse_are_refused_at_once(digits, tiny, tiny_gan):
+    with pytest.raises(ConfigError, match="classes: got 9, but digits has labels up to 9"):
+        Trainer(tiny(DDPMConfig(channels=8, head_dim=16, timesteps=20, classes=9)), digits)
+    with pytest.raises(ConfigError, match="packing: got 3, want a divisor of the 8 images"):
+        Trainer(tiny_gan(GANConfig(packing=3, hidden=16, latent=4)), digits)
 
 
 def test_images_of_another_size_are_refused(digits, tiny):
