@@ -26,6 +26,7 @@ part() {
   [ "$limit" -gt "$(left)" ] && limit=$(left)
   if [ "$limit" -lt 5 ]; then
     echo "$name: no time left" | tee -a "$OUT/summary.txt"
+    failed=1
     return
   fi
   timeout -k 5 "$limit" "$@" > "$OUT/$name.txt" 2>&1
@@ -38,6 +39,9 @@ part() {
   echo "$name: $status, $((SECONDS - began)) s" | tee -a "$OUT/summary.txt"
   [ "$status" = ok ] || tail -n 15 "$OUT/$name.txt" | sed 's/^/    /'
 }
+
+# missing NAME PROGRAM: says that a part is left out, and why
+missing() { echo "$1: LEFT OUT, there is no $2" | tee -a "$OUT/summary.txt"; }
 
 about() {
   nvidia-smi || true
@@ -74,14 +78,22 @@ part build 240 bash -c build
 part ops-cuda 70 bash -c "run cuda perf.gpu_ops $DEVICE"
 part noise 60 bash -c "run cuda perf.gpu_noise $DEVICE"
 part ops-triton 110 bash -c "run triton perf.gpu_ops $DEVICE --fewer"
-if command -v compute-sanitizer > /dev/null && ! rehearsing; then
+if rehearsing; then
+  :
+elif ! command -v compute-sanitizer > /dev/null; then
+  missing sanitizer compute-sanitizer
+else
   part sanitizer 60 bash -c "DGMKERN_BACKEND=cuda compute-sanitizer --error-exitcode 9 --launch-timeout 0 \
     $PYTHON -m perf.gpu_ops $DEVICE --fewer --only float32"
 fi
 part bench-cuda 110 bash -c "run cuda perf.gpu_bench $DEVICE --seconds 100 --out $OUT/cuda.json"
 part bench-triton 70 bash -c "run triton perf.gpu_bench $DEVICE --seconds 60 --without-peers --out $OUT/triton.json"
 part steps 60 bash -c "run cuda perf.gpu_steps $DEVICE --out $OUT/steps.json"
-if command -v ncu > /dev/null && ! rehearsing; then
+if rehearsing; then
+  :
+elif ! command -v ncu > /dev/null; then
+  missing profile ncu
+else
   part profile 50 bash -c "DGMKERN_BACKEND=cuda ncu --set basic -k regex:job_kernel -c 12 \
     $PYTHON -m perf.gpu_bench $DEVICE --once"
 fi

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,15 @@ from perf.steps.case import Step
 LR = 1e-4
 
 
-def updates(model: nn.Module, images: Tensor, *, precision: str, recorded: bool) -> Callable[[int], list[float]]:
-    """A training step of every player as the trainer does it; its losses, by the number of the step."""
+def updates(
+    model: nn.Module, images: Tensor, *, precision: str, recorded: bool, only: str | None
+) -> Callable[[int], list[float]]:
+    """A training step of all players, or of the phase `only`, as the trainer does it: its number to its losses."""
     labels = torch.zeros(len(images), dtype=torch.int64)
     parts: dict[str, Update | Recorded] = {}
     for phase in phases_of(model, 0):
+        if only not in (None, phase.name):
+            continue
         optimizer = torch.optim.AdamW(phase.module.parameters(), lr=LR, weight_decay=0.0, fused=True)
         update = Update(phase, optimizer, precision=precision, clip_grad=1e9, ranks=Ranks())
         parts[phase.name] = Recorded(update) if recorded else update
@@ -43,24 +48,34 @@ def updates(model: nn.Module, images: Tensor, *, precision: str, recorded: bool)
     return step
 
 
-def models() -> dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], Callable[[], Step], str]]:
-    """By name: the model, its batch, the usual step of the same work, and the precision of ours."""
-    return {
-        "VAE, MLP, batch 128": (
-            lambda: VAE(vae.CONFIG, vae.SHAPE),
-            lambda: 2 * torch.rand(128, *vae.SHAPE) - 1,
-            lambda: vae.usual(128),
-            "fp32",
-        ),
-        "GAN, MLP, batch 128": (lambda: GAN(gan.GAME, gan.SHAPE), gan.images, gan.usual_game, "fp32"),
-        "WGAN-GP, MLP, batch 128": (lambda: GAN(gan.CRITIC, gan.SHAPE), gan.images, gan.usual_critic, "fp32"),
-        "DDPM, UNet, batch 64": (
-            lambda: ddpm.model().to(memory_format=torch.channels_last),
-            lambda: ddpm.images().contiguous(memory_format=torch.channels_last),
-            ddpm.eager,
-            "bf16",
-        ),
-    }
+class Work(NamedTuple):
+    """A model, its batch, the usual step of the same work, the precision of ours, and the one phase that is timed."""
+
+    make: Callable[[], nn.Module]
+    batch: Callable[[], Tensor]
+    usual: Callable[[], Step]
+    precision: str
+    only: str | None = None
+
+
+WORKS = {
+    "VAE, MLP, batch 128": Work(
+        lambda: VAE(vae.CONFIG, vae.SHAPE),
+        lambda: 2 * torch.rand(128, *vae.SHAPE) - 1,
+        lambda: vae.usual(128),
+        "fp32",
+    ),
+    "GAN, MLP, batch 128": Work(lambda: GAN(gan.GAME, gan.SHAPE), gan.images, gan.usual_game, "fp32"),
+    "WGAN-GP, MLP critic, batch 128": Work(
+        lambda: GAN(gan.CRITIC, gan.SHAPE), gan.images, gan.usual_critic, "fp32", "discriminator"
+    ),
+    "DDPM, UNet, batch 64": Work(
+        lambda: ddpm.model().to(memory_format=torch.channels_last),
+        lambda: ddpm.images().contiguous(memory_format=torch.channels_last),
+        ddpm.eager,
+        "bf16",
+    ),
+}
 
 
 def seconds_of(step: Callable[[], object], repeats: int) -> float:
@@ -80,14 +95,14 @@ def counted(step: Callable[[int], object]) -> Callable[[], object]:
     return lambda: step(next(numbers))
 
 
-def check_replays(name: str, make: Callable[[], nn.Module], images: Tensor, precision: str) -> None:
+def check_replays(name: str, work: Work, images: Tensor) -> None:
     """AssertionError unless twenty steps with a recording have the losses of those without."""
     found = []
     for recorded in (False, True):
         torch.manual_seed(0)
-        step = updates(make(), images, precision=precision, recorded=recorded)
+        step = updates(work.make(), images, precision=work.precision, recorded=recorded, only=work.only)
         found.append([step(number) for number in range(20)])
-    tolerance = 1e-3 if precision == "fp32" else 2e-2
+    tolerance = 1e-3 if work.precision == "fp32" else 2e-2
     for number, (plain, replayed) in enumerate(zip(*found, strict=True)):
         for a, b in zip(plain, replayed, strict=True):
             assert abs(a - b) <= tolerance * max(abs(a), 0.1), f"{name}, step {number}: {b} replayed, {a} plain"
@@ -102,22 +117,23 @@ def main() -> None:
     on_gpu = options.device == "cuda"
     repeats = 50 if on_gpu else 2
     rows, results = [], {}
-    for name, (make, batch, usual, precision) in models().items():
+    about = {"machine": machine.machine(options.device), "versions": machine.versions()}
+    for name, work in WORKS.items():
         torch.manual_seed(0)
-        images = batch()
-        ours = counted(updates(make(), images, precision=precision, recorded=False))
-        steps = {"eager, fp32": usual(), f"dgmkern, {precision}": ours}
+        images = work.batch()
+        how = {"precision": work.precision, "only": work.only}
+        ours = counted(updates(work.make(), images, recorded=False, **how))
+        steps = {"eager, fp32": work.usual(), f"dgmkern, {work.precision}": ours}
         if on_gpu:
-            check_replays(name, make, images, precision)
-            steps["dgmkern, CUDA graph"] = counted(updates(make(), images, precision=precision, recorded=True))
+            check_replays(name, work, images)
+            steps["dgmkern, CUDA graph"] = counted(updates(work.make(), images, recorded=True, **how))
         times = {key: seconds_of(step, repeats) for key, step in steps.items()}
         results[name] = times
         for key, value in times.items():
             rows.append((name, key, duration(value), f"{times['eager, fp32'] / value:.2f}x"))
+        if options.out is not None:  # after each, as the time of a GPU may end
+            write_json(options.out, {**about, "seconds": results})
     print(table(("model", "step", "time", "vs eager"), rows))
-    if options.out is not None:
-        about = {"machine": machine.machine(options.device), "versions": machine.versions()}
-        write_json(options.out, {**about, "seconds": results})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Learned variance, cosine schedule, hybrid loss and importance-sampled steps: Nic
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ..ops.reverse import ddim_step, dpm_solver_step, p_sample
 from ..reference.noise import uniform
 from ..rng import seed_tensor
 from ..schedule import DiffusionSchedule
+from .choices import check_choices
 from .share import WHOLE, Share
 
 # Where in the stream of a seed the uniforms of t and of hidden labels are: far beyond the noise of a batch.
@@ -73,10 +74,7 @@ class DDPMConfig:
         check_unet(self.channels, self.multipliers, self.blocks, self.head_dim, self.dropout, self.classes)
         if self.timesteps < 1:
             raise ValueError(f"timesteps: got {self.timesteps}, want an integer >= 1")
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {known}")
+        check_choices(self)
         learned = self.variance == "learned_range"
         if self.objective != "vlb" and learned != (self.objective == "hybrid"):
             want = "hybrid or vlb, which train it" if learned else "simple or vlb: hybrid is for a learned variance"

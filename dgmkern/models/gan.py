@@ -7,7 +7,7 @@ Least squares (Mao et al. 2017), Wasserstein with clipped weights (Arjovsky et a
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ..nn import GroupNormSiLU, UpsampleConv2d
 from ..ops import gan_generator_loss, gan_loss, gradient_norm_penalty, interpolate, normal
+from .choices import check_choices
 from .frozen import frozen
 from .phase import Phase
 from .share import WHOLE, Share
@@ -73,10 +74,7 @@ class GANConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, want a finite number >= 0")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"multipliers: got {self.multipliers}, want one or more integers >= 1")
-        for name, choices in (("kind", Kind), ("network", Network), ("output", Output)):
-            choices = get_args(choices)
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {', '.join(choices)}")
+        check_choices(self)
         if self.spectral_norm and self.clip_weights:
             raise ValueError(f"clip_weights: got {self.clip_weights}, want 0 beside spectral_norm")
         if self.kind == "wasserstein" and not (self.spectral_norm or self.clip_weights or self.gradient_penalty):

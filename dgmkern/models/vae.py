@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from ..ops import (
     gaussian_rsample_kl,
     normal,
 )
+from .choices import check_choices
 from .share import WHOLE, Share
 from .vae_inference import hmc_loss, semi_amortized_loss
 
@@ -91,10 +92,7 @@ class VAEConfig:
             raise ValueError(f"refinement_size: got {self.refinement_size}, want a finite number > 0")
         if self.posterior_logvar is not None and not -math.inf < self.posterior_logvar < 0:
             raise ValueError(f"posterior_logvar: got {self.posterior_logvar}, want None or a finite number < 0")
-        for name, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint)
-            if get_origin(hint) is Literal and getattr(self, name) not in choices:
-                raise ValueError(f"{name}: unknown {name} {getattr(self, name)!r}, want one of {', '.join(choices)}")
+        check_choices(self)
         if self.free_bits and (self.samples > 1 or self.refinement != "none"):
             raise ValueError(f"free_bits: got {self.free_bits}, want 0 with samples > 1 or a refinement")
         if self.samples > 1 and self.refinement != "none":

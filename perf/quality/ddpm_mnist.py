@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +30,11 @@ from dgmkern.models.ddpm import DDPM
 from dgmkern.train import RunConfig, RunFolder, Trainer, draw_images, load_model, losses_of, preset, read_log
 from dgmkern.train.atomic import write_atomically, write_text_atomically
 from perf import machine
+from perf.quality import sessions
 from perf.quality.classifiers import distance
+from perf.quality.commands import commands
 from perf.report import table
+from perf.steps.usual_unet import usual
 from perf.train import use_eager_loss
 
 DATA, SHAPE = "mnist", (1, 28, 28)
@@ -41,9 +43,11 @@ TRAIN = dataclasses.replace(TRAIN, precision="bf16")
 LEARNED = {"objective": "hybrid", "variance": "learned_range"}
 SHORT = {"steps": TRAIN.steps // 4}
 CLASSES = ({"channels": 32, "classes": 10}, {"steps": 20000, "ema_decay": 0.9995})
-RUNS = {"fixed": ({}, {}), "short": ({}, SHORT), "learned": (LEARNED, SHORT), "eager": ({}, SHORT), "classes": CLASSES}
-PAIRS = {"short": "eager"} | {f"short-{seed}": f"eager-{seed}" for seed in (1, 2)}  # fused and eager, the same seed
-RUNS |= {name: ({}, SHORT | {"seed": seed}) for seed in (1, 2) for name in (f"short-{seed}", f"eager-{seed}")}
+RUNS = {"fixed": ({}, {}), "short": ({}, SHORT), "learned": (LEARNED, SHORT), "classes": CLASSES}
+EAGER = {"precision": "fp32", "channels_last": False}  # and the network and the loss of `trained`
+PAIRS = {"short": "eager", "short-1": "eager-1", "short-2": "eager-2"}  # fused and eager, of the same seed
+for seed, (fused, eager) in enumerate(PAIRS.items()):
+    RUNS |= {fused: ({}, SHORT | {"seed": seed}), eager: ({}, SHORT | EAGER | {"seed": seed})}
 SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50)}
 SAMPLES = 10000
 IMAGES = 200  # test images of bits/dim
@@ -71,25 +75,17 @@ def are_present(recorded: dict[str, Any]) -> bool:
     return json.loads(json.dumps({**recorded, "runs": runs})) == now
 
 
-def trained(name: str, folder: Path) -> dict[str, Any] | None:
-    """Train run `name` to its end; None if a signal came first."""
-    config, run = config_of(name), RunFolder(folder / name)
-    trainer = Trainer(config, load(DATA))
-    if run.config.exists():
-        trainer.restore(run.latest())
-    else:
-        run.create(config)
+def trained(name: str, folder: Path) -> dict[str, Any]:
+    """Train run `name` to its end, or go on with it."""
+    run = RunFolder(folder / name)
+    trainer = Trainer(config_of(name), load(DATA))
     if name in PAIRS.values():
         use_eager_loss(trainer)
-    path = run.path / "cpu_seconds"
-    before, cpu = float(path.read_text()) if path.exists() else 0.0, time.process_time()
-    stopped = trainer.fit(run)
-    seconds = before + time.process_time() - cpu
-    write_text_atomically(path, f"{seconds:.1f}\n")
-    if stopped is not None:
-        return None
+        usual(trainer.model.unet)
+    taken = sessions.train(trainer, run)
     last = losses_of(read_log(run.log))["loss"][-500:]
-    return {"steps": trainer.step, "cpu_seconds": round(seconds, 1), "loss_of_last_500": sum(last) / len(last)}
+    cpu_seconds = sessions.cpu_seconds(taken)
+    return {"steps": trainer.step, "cpu_seconds": cpu_seconds, "loss_of_last_500": sum(last) / len(last)}
 
 
 class Real:
@@ -273,18 +269,15 @@ def main() -> None:
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "ddpm_mnist.json"
-    record = json.loads(path.read_text()) if path.exists() else {"settings": settings(), "commands": [], "runs": {}}
+    record = json.loads(path.read_text()) if path.exists() else {"settings": settings(), "runs": {}}
     if not are_present(record["settings"]):
         parser.error(f"{path}: has runs with other settings; move it away")
     record |= {"settings": settings(), "machine": machine.machine(), "versions": machine.versions()}
-    command = f"python -m perf.quality.ddpm_mnist {' '.join(sys.argv[1:])}"
-    record["commands"] = [*(c for c in record["commands"] if c != command), command]
+    record["commands"] = commands(record, "ddpm_mnist")
     real = Real()
     record |= {"features": real.extractor.name, "floors": real.floors()}
     for name in arguments.runs:
         training = trained(name, folder)
-        if training is None:
-            return
         run = record["runs"].setdefault(name, {"frechet_distances": {}, "bits_per_dim": {}})
         run["training"] = training
         for _ in measure(name, run, folder, real, arguments.samplers):

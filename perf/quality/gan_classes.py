@@ -160,11 +160,8 @@ def main() -> None:
         chosen=arguments.variants,
         seeds=arguments.seeds,
         figures=FIGURES,
-        about={
-            "command": f"python -m perf.quality.gan_classes {arguments.folder}",
-            "features": reference.extractor.name,
-            "test_images": test_images,
-        },
+        script="gan_classes",
+        about={"features": reference.extractor.name, "test_images": test_images},
     )
     save_picture(runs, path.with_suffix(".png"))
     rows = [cells(name, str(len(found)), means(found, FIGURES)) for name, found in runs.items()]

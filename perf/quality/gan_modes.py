@@ -42,7 +42,7 @@ VARIANTS = {
     "packed-4": replace(BASE, packing=4),
     "flat": replace(BASE, gradient_penalty=0.1, penalty_target=0.0),
 }
-TRAIN = TrainConfig(steps=10000, batch_size=256, lr=2e-3, betas=(0.0, 0.9), warmup=0, ema_decay=0.995)
+TRAIN = TrainConfig(steps=10000, batch_size=256, lr=2e-3, betas=(0.0, 0.9), warmup=0, ema_decay=0.995, clip_grad=1e9)
 
 
 def mixture(coverage: ModeCoverage, n: int, seed: int) -> Tensor:
@@ -134,7 +134,7 @@ def main() -> None:
         chosen=arguments.variants,
         seeds=arguments.seeds,
         figures=FIGURES,
-        about={"command": f"python -m perf.quality.gan_modes {arguments.problem} {arguments.folder}"},
+        script="gan_modes",
     )
     if any(run["seed"] == 0 for found in runs.values() for run in found):
         save_picture(arguments.problem, runs, path.with_suffix(".png"))

@@ -12,6 +12,7 @@ from dgmkern.models.gan import GANConfig
 from dgmkern.train import TrainConfig
 from dgmkern.train.atomic import write_text_atomically
 from perf import machine
+from perf.quality.commands import commands
 from perf.quality.means import means
 
 Runs = dict[str, list[dict[str, Any]]]  # by variant, in the order of their seeds
@@ -42,7 +43,8 @@ def complete(
     chosen: list[str],
     seeds: int,
     figures: Collection[str],
-    about: dict[str, Any],
+    script: str,
+    about: dict[str, Any] | None = None,
 ) -> Runs:
     """All runs of the file at `path`, after those of `chosen` variants and `seeds` that it lacked; written after each.
 
@@ -50,23 +52,28 @@ def complete(
 
     Args:
         measured: (config, train, seed) to the record of one run, with "seed" and `figures`, of which there are means.
-        about: what else the file says, such as the command.
+        script: of perf.quality, for the record of its commands.
+        about: what else the file says.
     """
     record = json.loads(path.read_text()) if path.exists() else {}
     runs: Runs = record.get("runs", {})
     if runs and not are_present(record["settings"], train, variants):
         raise SystemExit(f"{path}: has runs with other settings; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
+    asked = commands(record, script)
+    versions = machine.versions()
     for seed in (bar := tqdm(range(seeds), desc=path.stem, unit="seed")):
         for name in chosen:
             if any(run["seed"] == seed for run in runs.get(name, [])):
                 continue
             bar.set_postfix_str(name)
-            runs.setdefault(name, []).append(measured(variants[name], train, seed))
+            run = measured(variants[name], train, seed) | {"commit": versions["commit"]}
+            runs.setdefault(name, []).append(run)
             record = {
-                **about,
-                "machine": machine.machine(),
-                "versions": machine.versions(),
+                **(about or {}),
+                "commands": asked,
+                "machine": machine.machine(),  # of the last call, as versions
+                "versions": versions,
                 "settings": settings(train, {name: variants[name] for name in runs}),
                 "means": {name: means(found, figures) for name, found in runs.items()},
                 "runs": runs,

@@ -33,6 +33,7 @@ from dgmkern.metrics import active_units, importance_weighted_nll, mutual_inform
 from dgmkern.models.vae import VAE, Posterior, VAEConfig
 from dgmkern.models.vae_inference import svi
 from perf import machine
+from perf.quality.commands import commands
 from perf.quality.means import means
 from perf.report import check_writable, table, write_json
 
@@ -211,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if recorded["setting"] != json.loads(json.dumps(setting)):
             parser.error(f"--out: {options.out} has runs with other settings; move it away")
         document = recorded
+    document["commands"] = commands(document, "vae_collapse", argv)
     x, held_out = binarized("train"), binarized("test")
     held_out = held_out[torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: options.held_out]]
     results = document["results"]

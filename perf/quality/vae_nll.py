@@ -9,7 +9,6 @@ images of "valid". Weights are trained on "train" alone.
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,8 @@ from dgmkern.train.atomic import write_text_atomically
 from dgmkern.train.checkpoint import checkpoint_paths, load_checkpoint
 from dgmkern.train.trainer import load_weights
 from perf import machine
+from perf.quality import sessions
+from perf.quality.commands import commands
 
 DATA, IMAGE_SHAPE = "binarized-mnist", (1, 28, 28)
 VALIDATION_IMAGES, TEST_IMAGES = 1000, 10000
@@ -47,30 +48,12 @@ CHAINS = {"vae": ("vae",), "iwae": ("vae", "iwae")}
 
 
 def trained(config: RunConfig, run: RunFolder, start: VAE | None, dataset: ImageDataset) -> list[dict]:
-    """Train in `run` from the weights of `start` (None: fresh ones), or go on there; CPU seconds of each session.
-
-    Exits with the signal that stops it.
-    """
+    """Train in `run` from the weights of `start` (None: fresh ones), or go on there; CPU seconds of each session."""
     trainer = Trainer(config, dataset)
-    path = run.path / "sessions.json"
-    sessions = json.loads(path.read_text()) if path.exists() else []
-    if run.config.is_file():
-        trainer.restore(run.latest())
-    else:
-        run.create(config)
-        if start is not None:
-            for model in (trainer.model, trainer.ema.module):
-                load_weights(model, start.state_dict())
-    if trainer.step == config.train.steps:
-        return sessions
-    first, cpu = trainer.step, time.process_time()
-    stopped = trainer.fit(run)
-    seconds = round(time.process_time() - cpu, 1)
-    sessions.append({"first_step": first, "steps": trainer.step - first, "cpu_seconds": seconds})
-    write_text_atomically(path, json.dumps(sessions) + "\n")
-    if stopped is not None:
-        sys.exit(128 + stopped)
-    return sessions
+    if start is not None:
+        for model in (trainer.model, trainer.ema.module):
+            load_weights(model, start.state_dict())
+    return sessions.train(trainer, run)
 
 
 def best(run: RunFolder, held_out: ImageDataset) -> tuple[VAE, list[dict]]:
@@ -96,14 +79,14 @@ def measured(name: str, samples: int, runs: Path) -> dict:
     model, stages = None, {}
     for stage in CHAINS[name]:
         run = RunFolder(runs / f"vae_nll-{stage}")
-        sessions = trained(RUNS[stage], run, model, train)
+        taken = trained(RUNS[stage], run, model, train)
         model, curve = best(run, held_out)
-        stages[stage] = {"config": json.loads(RUNS[stage].to_json()), "sessions": sessions, "validation": curve}
+        stages[stage] = {"config": json.loads(RUNS[stage].to_json()), "sessions": taken, "validation": curve}
     cpu = time.process_time()
     figures = evaluate_likelihood(model, test, TEST_IMAGES, samples=samples, seed=EVALUATION_SEED)
     return {
         "stages": stages,
-        "training_cpu_seconds": sum(s["cpu_seconds"] for stage in stages.values() for s in stage["sessions"]),
+        "training_cpu_seconds": sessions.cpu_seconds([s for stage in stages.values() for s in stage["sessions"]]),
         "protocol": {
             "data": "binarized-mnist (Larochelle's), 50000 train, 10000 valid, 10000 test",
             "validation_images": VALIDATION_IMAGES,
@@ -129,7 +112,7 @@ def main() -> None:
     name, folder, samples = arguments.name, arguments.folder, arguments.samples
     folder.mkdir(parents=True, exist_ok=True)
     record = {
-        "command": f"python -m perf.quality.vae_nll {name} {folder} --samples {samples}",
+        "commands": commands({}, "vae_nll"),
         "machine": machine.machine(),
         "versions": machine.versions(),
         "threads": 1,

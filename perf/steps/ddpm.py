@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 import dgmkern
 from dgmkern.models.ddpm import DDPM, DDPMConfig
 from dgmkern.reference.noise import uniform
+from dgmkern.schedule import DiffusionSchedule
 from perf.case import Target
 from perf.steps.case import Step, StepCase
-from perf.steps.training import check_gradients, flops_of, normals, our_step, usual_step
+from perf.steps.training import check_autocast, check_gradients, flops_of, normals, our_step, usual_step
 from perf.steps.usual_unet import usual
 
 SHAPE = (1, 28, 28)
@@ -44,7 +46,7 @@ def eager(*, precision: str = "fp32", network: Any = None) -> Step:
     """Ho et al. 2020, algorithm 1, as it is usually written, with AdamW."""
     ours, x0 = model(), images()
     s = ours.schedule
-    a, b = s.sqrt_alphas_cumprod.float(), s.sqrt_one_minus_alphas_cumprod.float()
+    a, b = (table.float().to(x0.device) for table in (s.sqrt_alphas_cumprod, s.sqrt_one_minus_alphas_cumprod))
     network = usual(ours.unet) if network is None else network
 
     def loss() -> Tensor:
@@ -80,18 +82,19 @@ def ours(*, precision: str) -> Step:
 
 
 def check_training() -> None:
-    """In fp32: the usual network and formula in fp64, with the same noise. bf16 is a setting of torch's autocast."""
+    """The usual network and formula in fp64, with the same noise, and beside them under autocast."""
     made, x0 = model().to(memory_format=torch.channels_last), images()[:4]
 
-    def plain(wide: DDPM) -> Tensor:
+    def plain(other: DDPM) -> Tensor:
+        dtype = next(other.parameters()).dtype
         t = (uniform(len(x0), torch.tensor([7]), 1 << 40).double() * CONFIG.timesteps).long()
         noise = normals(*x0.shape, seed=7)
         alpha = made.schedule.alphas_cumprod[t].double().view(-1, 1, 1, 1)
         x_t = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
-        usual(wide.unet)
-        return F.mse_loss(wide.unet(x_t, t), noise)
+        return F.mse_loss(usual(other.unet)(x_t.to(dtype), t).to(dtype), noise.to(dtype))
 
     check_gradients(made, lambda made: made.loss(x0, seed=7), plain)
+    check_autocast(made, lambda made: made.loss(x0, seed=7), plain)
 
 
 # ---- Sampling -------------------------------------------------------------------------------------------------------
@@ -130,22 +133,34 @@ def our_sampling(*, precision: str) -> Step:
 
 
 def check_sampling() -> None:
-    """In fp32, the images are those of the usual network in fp64 by the formulas of the paper."""
-    made = model().eval()
-    wide, s = usual(copy.deepcopy(made.unet)).double(), made.schedule.respaced(SAMPLING_STEPS)
+    """The images are those of the usual network in fp64 by the formulas of the paper; under autocast they are at most
+    twice as far from them as those of the usual network."""
+    made = model().to(memory_format=torch.channels_last).eval()
+    network, s = usual(copy.deepcopy(made.unet)), made.schedule.respaced(SAMPLING_STEPS)
+    right = by_the_paper(copy.deepcopy(network).double(), s)
     got = made.sample(2, seed=3, steps=SAMPLING_STEPS)
+    torch.testing.assert_close(got.double(), right, rtol=0, atol=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = made.sample(2, seed=3, steps=SAMPLING_STEPS)
+        beside = by_the_paper(lambda x, t: network(x.float(), t).double(), s)
+    error, allowed = (got - right).norm(), 2 * (beside - right).norm()
+    assert error <= allowed, f"images under autocast: off by {error:.1e}, want at most {allowed:.1e}"
+
+
+def by_the_paper(network: Callable[[Tensor, Tensor], Tensor], s: DiffusionSchedule) -> Tensor:
+    """Two images of the stream 3, by algorithm 2 in fp64 with the eps of `network`."""
     x = normals(2, *SHAPE, seed=3)
     abar = [1.0, *s.alphas_cumprod.double().tolist()]
     for t in range(s.steps - 1, -1, -1):
         now, before = abar[t + 1], abar[t]
         beta = 1 - now / before
         with torch.no_grad():
-            eps = wide(x, s.timesteps[t].expand(2))
+            eps = network(x, s.timesteps[t].expand(2))
         x0 = ((x - (1 - now) ** 0.5 * eps) / now**0.5).clamp(-1, 1)
         mean = before**0.5 * beta / (1 - now) * x0 + (now / before) ** 0.5 * (1 - before) / (1 - now) * x
         noise = dgmkern.normal((2, *SHAPE), 3, offset=(t + 1) << 40).double()
         x = mean + (beta * (1 - before) / (1 - now)) ** 0.5 * noise if t else mean
-    torch.testing.assert_close(got.double(), x, rtol=0, atol=1e-3)
+    return x
 
 
 def cases() -> list[StepCase]:

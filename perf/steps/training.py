@@ -92,6 +92,29 @@ def check_gradients(
         assert error <= 1e-4, f"gradient by {name}: off by {error:.1e} of its norm"
 
 
+def check_autocast(
+    player: nn.Module, ours: Callable[[nn.Module], Tensor], plain: Callable[[nn.Module], Tensor]
+) -> None:
+    """Raise AssertionError where bf16 autocast costs `ours` more than `plain`, whose fp64 says what is right.
+
+    The loss may be off by 1%, the gradient by three times as much as that of `plain` under autocast.
+    """
+
+    def found(loss: Callable[[nn.Module], Tensor], network: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        with fast_products(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            value = loss(network)
+        gradients = torch.autograd.grad(value, list(network.parameters()), materialize_grads=True)
+        return value.detach().double(), torch.cat([gradient.double().flatten() for gradient in gradients])
+
+    usual, wide = copy.deepcopy(player), copy.deepcopy(player).double()
+    value, gradient = found(ours, player, torch.bfloat16)
+    _, of_plain = found(plain, usual, torch.bfloat16)
+    want, right = found(plain, wide, torch.float64)
+    torch.testing.assert_close(value, want, rtol=1e-2, atol=0)
+    error, allowed = (gradient - right).norm(), 3 * (of_plain - right).norm()
+    assert error <= allowed, f"gradient under autocast: off by {error:.1e}, want at most {allowed:.1e}"
+
+
 def normals(*shape: int, seed: int) -> Tensor:
     """The noise of our ops in fp64, rounded as it is drawn."""
     return dgmkern.normal(shape, seed).double()

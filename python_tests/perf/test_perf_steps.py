@@ -1,5 +1,7 @@
 """The whole steps: ours are checked, and checked well enough to notice a wrong one; processes take turns."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from dgmkern.models.ddpm import DDPM
 from dgmkern.models.gan import GAN
 from dgmkern.models.vae import VAE
 from perf import __main__ as harness
+from perf import gpu_steps
 from perf.case import Setting, Target
 from perf.steps import run as steps_run
 from perf.steps.case import StepCase, step_cases
@@ -50,6 +53,31 @@ def test_checks_notice_a_thousandth(name, model, method, monkeypatch, one_thread
     monkeypatch.setattr(model, method, a_little_wrong(getattr(model, method)))
     with pytest.raises(AssertionError):
         CASES[name].check()
+
+
+def test_checks_notice_what_is_wrong_under_autocast_alone(monkeypatch, one_thread):
+    plain = DDPM.loss
+
+    def wrong(self, *args, **kwargs):
+        return plain(self, *args, **kwargs) * (1.05 if torch.is_autocast_enabled("cpu") else 1.0)
+
+    monkeypatch.setattr(DDPM, "loss", wrong)
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError):
+        CASES["ddpm/train/64"].check()
+
+
+def test_steps_for_a_gpu_are_those_of_the_usual_code(one_thread):
+    """Of the critic alone where the usual code has its step alone."""
+    players = {}
+    for name, work in gpu_steps.WORKS.items():
+        if not name.startswith("DDPM"):
+            torch.manual_seed(0)
+            step = gpu_steps.updates(work.make(), work.batch(), precision="fp32", recorded=False, only=work.only)
+            losses = step(0)
+            assert all(math.isfinite(loss) for loss in losses)
+            players[name.split(",")[0]] = len(losses)
+    assert players == {"VAE": 1, "GAN": 2, "WGAN-GP": 1}
 
 
 @pytest.mark.parametrize("name", CASES)
