@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..nn import LossSecondMoment, UNet, check_labels, check_unet
+from ..nn import LossSecondMoment, Masks, UNet, check_labels, check_unet
 from ..ops.bound import diffusion_mse, hybrid_terms, prior_bound, vb_terms
 from ..ops.diffusion import q_sample
 from ..ops.noise import normal
@@ -24,8 +24,9 @@ from ..schedule import DiffusionSchedule
 from .choices import check_choices
 from .share import WHOLE, Share
 
-# Where in the stream of a seed the uniforms of t and of hidden labels are: far beyond the noise of a batch.
-_STEPS, _HIDDEN = 1 << 40, 2 << 40
+# Where in the stream of a seed the uniforms of t and of hidden labels are: far beyond the noise of a batch. Masks of
+# dropout have the stretches of 2^40 numbers after them.
+_STEPS, _HIDDEN, _MASKS = 1 << 40, 2 << 40, 3
 
 Prediction = Literal["eps", "v", "x0"]
 Schedule = Literal["linear", "cosine", "sigmoid"]
@@ -124,8 +125,8 @@ class DDPM(nn.Module):
         """What torch.compile may take."""
         return (self.unet,)
 
-    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.unet(x_t, t, labels)
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, masks: Masks | None = None) -> Tensor:
+        return self.unet(x_t, t, labels, masks)
 
     # ---- Training: algorithm 1 --------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class DDPM(nn.Module):
 
         Args:
             x0: float32 [N, C, H, W] in [-1, 1].
-            seed: t, the noise and which labels are hidden are functions of it.
+            seed: t, the noise, the masks of dropout and which labels are hidden are functions of it.
             step: of the optimizer; not used.
             labels: int64 [N] in [0, classes); only a model with classes reads them.
             share: which share of its batch x0 is.
@@ -172,7 +173,8 @@ class DDPM(nn.Module):
             hidden = uniform(total, seed, _HIDDEN) < self.config.label_dropout
             labels = labels.masked_fill(share.of(hidden), self.config.classes)
         x_t = q_sample(x0, t, self.schedule, seed=seed, offset=offset)
-        losses = self._losses(self(x_t, t, labels).to(x_t.dtype), x0, x_t, t, seed, offset)
+        model_out = self(x_t, t, labels, Masks(seed, share.first(n), _MASKS)).to(x_t.dtype)
+        losses = self._losses(model_out, x0, x_t, t, seed, offset)
         if self.step_sampler is not None:
             if self.training:
                 self.step_sampler.update(t_of_batch, share.gather(losses.detach()))

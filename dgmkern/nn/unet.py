@@ -1,9 +1,12 @@
 """The UNet of denoising diffusion (Ho, Jain & Abbeel 2020, appendix B), with adaptive group normalization."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import Dropout, Masks
 from .group_norm_silu import GroupNormSiLU
 from .time_embedding import TimeEmbedding
 from .upsample import UpsampleConv2d
@@ -12,20 +15,20 @@ from .upsample import UpsampleConv2d
 class ResidualBlock(nn.Module):
     """x + conv(norm-silu(conv(norm-silu(x)), modulated by the time embedding)); starts as the identity."""
 
-    def __init__(self, c_in: int, c_out: int, c_time: int, dropout: float) -> None:
+    def __init__(self, c_in: int, c_out: int, c_time: int, dropout: Dropout) -> None:
         super().__init__()
         self.norm1 = GroupNormSiLU(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(c_time, 2 * c_out)
         self.norm2 = GroupNormSiLU(c_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv2 = _zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # [N, c_in, H, W], [N, c_time]
+    def forward(self, x: Tensor, time: Tensor, masks: Masks | None) -> Tensor:  # [N, c_in, H, W], [N, c_time]
         scale, shift = self.time(time).chunk(2, dim=1)
         h = self.conv1(self.norm1(x))
-        h = self.conv2(self.dropout(self.norm2(h, scale, shift)))
+        h = self.conv2(self.dropout(self.norm2(h, scale, shift), masks))
         return h.add_(self.skip(x))  # into what the convolution has just written, which is in a cache
 
 
@@ -91,8 +94,11 @@ class UNet(nn.Module):
         self.classes = nn.Embedding(classes + 1, c_time) if classes else None
         self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
 
+        numbers = itertools.count()
+
         def stage(c_in: int, c_out: int, attend: bool) -> nn.ModuleDict:
-            stage = nn.ModuleDict({"residual": ResidualBlock(c_in, c_out, c_time, dropout)})
+            block = ResidualBlock(c_in, c_out, c_time, Dropout(dropout, next(numbers)))
+            stage = nn.ModuleDict({"residual": block})
             if attend:
                 stage["attention"] = SelfAttention(c_out, head_dim)
             return stage
@@ -126,7 +132,8 @@ class UNet(nn.Module):
         self.norm = GroupNormSiLU(c)
         self.head = _zeroed(nn.Conv2d(c, out_channels, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None, masks: Masks | None = None) -> Tensor:
+        """`masks` are those of dropout in training mode; None: by torch's generator."""
         time = self.time(t)  # [N, 4 channels]
         if self.classes is not None:
             none = self.classes.num_embeddings - 1
@@ -136,16 +143,16 @@ class UNet(nn.Module):
         skips = [h]
         for level, stages in enumerate(self.down):
             for stage in stages:
-                h = _apply(stage, h, time)
+                h = _apply(stage, h, time, masks)
                 skips.append(h)
             if level < len(self.downsample):
                 h = self.downsample[level](h)
                 skips.append(h)
         for stage in self.middle:
-            h = _apply(stage, h, time)
+            h = _apply(stage, h, time, masks)
         for level, stages in enumerate(self.up):
             for stage in stages:
-                h = _apply(stage, torch.cat([h, skips.pop()], dim=1), time)
+                h = _apply(stage, torch.cat([h, skips.pop()], dim=1), time, masks)
             if level < len(self.upsample):
                 h = self.upsample[level](h, skips[-1].shape[2:])
         return self.head(self.norm(h))
@@ -185,8 +192,8 @@ def check_labels(labels: Tensor, n: int, classes: int) -> None:
         raise ValueError(f"labels: got {labels.min()} to {labels.max()}, want classes 0 to {classes - 1}")
 
 
-def _apply(stage: nn.ModuleDict, h: Tensor, time: Tensor) -> Tensor:
-    h = stage["residual"](h, time)
+def _apply(stage: nn.ModuleDict, h: Tensor, time: Tensor, masks: Masks | None) -> Tensor:
+    h = stage["residual"](h, time, masks)
     return stage["attention"](h) if "attention" in stage else h
 
 

@@ -48,8 +48,9 @@ class Trainer:
     rounding, as sums of cuDNN and of attention may change their order).
 
     In a process group of torch.distributed, every rank trains on its share of each batch, and all have the same weights
-    after each step: to rounding those that one process gets. Rank 0 alone writes files. What the network itself draws
-    (dropout) is other numbers with other ranks. Raises ConfigError if the ranks do not divide the batch.
+    after each step: to rounding those that one process gets. Rank 0 alone writes files. What a network draws from
+    torch's generators is other numbers with other ranks; dgmkern's models draw nothing from them. Raises ConfigError
+    for batches that the ranks do not divide, or that the model would refuse.
     """
 
     def __init__(self, config: RunConfig, dataset: ImageDataset) -> None:
@@ -103,7 +104,7 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One optimizer step of every phase; returns the record for the log: of each player loss and gradient norm.
 
-        Seeds torch's generators with the phase's seed plus the rank, so that a model may draw from them (dropout).
+        Seeds torch's generators with the phase's seed plus the rank, so that a model may draw from them.
         Figures are those of the whole batch, and means over the phases of one name. Raises NonFiniteLossError, the
         player's weights being as before.
         """

@@ -29,7 +29,7 @@ from dgmkern.train.tensorboard import TensorBoardLog
 _SMALL = {"encoder": (16,), "decoder": (16,), "latent": 4, "refinement_steps": 2}
 _UNET = {"channels": 8, "head_dim": 16}
 MODELS = {
-    "hybrid": DDPMConfig(**_UNET, timesteps=20, objective="hybrid", variance="learned_range", classes=10),
+    "hybrid": DDPMConfig(**_UNET, timesteps=20, objective="hybrid", variance="learned_range", classes=10, dropout=0.2),
     "importance-sampled t": DDPMConfig(**_UNET, timesteps=3, step_sampling="loss-second-moment"),
     "semi-amortized": VAEConfig(**_SMALL, refinement="semi_amortized"),
     "hmc": VAEConfig(**_SMALL, refinement="hmc", refinement_size=1.5),  # so large that proposals are refused

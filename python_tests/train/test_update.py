@@ -31,7 +31,7 @@ MODELS = {
     "wgan-gp": GANConfig("wasserstein", gradient_penalty=10.0, latent=4, hidden=16),
     "wgan-gp conv": GANConfig("wasserstein", gradient_penalty=10.0, latent=4, network="conv", channels=16),
     "ddpm": DDPMConfig(**UNET),
-    "ddpm, classes": DDPMConfig(**UNET, classes=10),
+    "ddpm, classes, dropout": DDPMConfig(**UNET, classes=10, dropout=0.1),
     "ddpm, hybrid, by past losses": DDPMConfig(
         **UNET, objective="hybrid", variance="learned_range", step_sampling="loss-second-moment"
     ),
