@@ -49,6 +49,7 @@ PAIRS = {"short": "eager", "short-1": "eager-1", "short-2": "eager-2"}  # fused 
 for seed, (fused, eager) in enumerate(PAIRS.items()):
     RUNS |= {fused: ({}, SHORT | {"seed": seed}), eager: ({}, SHORT | EAGER | {"seed": seed})}
 SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50)}
+PICTURED = ("fixed", "short", "learned", "eager", "classes")
 SAMPLES = 10000
 IMAGES = 200  # test images of bits/dim
 CHAINS = (None, 50)  # steps of the chain whose bound is taken; None: all
@@ -214,16 +215,16 @@ def differences(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def save_picture(record: dict[str, Any], folder: Path) -> None:
-    """Samples of each run by its first sampler, and the means of the terms L_t."""
+    """Samples of runs of one seed, each by its best sampler, and the means of the terms L_t."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    runs = record["runs"]
+    runs = {name: run for name, run in record["runs"].items() if name in PICTURED}
     figure = Figure(figsize=(4 * len(runs) + 6, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     *grids, curves = figure.subplots(1, len(runs) + 1, width_ratios=[4] * len(runs) + [6])
     for i, (axes, (name, run)) in enumerate(zip(grids, runs.items(), strict=True)):
-        sampler, found = next(iter(run["frechet_distances"].items()))
+        sampler, found = min(run["frechet_distances"].items(), key=lambda item: item[1]["value"])
         images = drawn(opened(name, folder), 100, sampler)[:, 0]  # [100, H, W]
         rows = [torch.cat([*row], dim=1) for row in images.split(10)]
         axes.imshow(torch.cat(rows).numpy(), cmap="gray")

@@ -64,6 +64,26 @@ def test_a_learned_variance_has_fewer_bits_than_both_fixed_ones_and_training_bri
     assert fixed["classes"] == 10
 
 
+def test_the_best_samples_are_within_three_times_the_floor(record):
+    best = min(record["runs"]["classes"]["frechet_distances"].values(), key=lambda found: found["value"])
+    assert best["value"] < 3 * record["floors"]["train"]["value"]
+    assert best["value"] < record["floors"]["test"]["value"]
+    assert best["classes"] == 10
+    assert best["reverse_kl_of_classes"] < 1e-3
+
+
+def test_fused_and_eager_reach_the_same_at_equal_steps(record):
+    """Means over three seeds, as far apart as the spread between seeds allows."""
+    runs = record["runs"]
+    for figure in (
+        lambda run: run["bits_per_dim"]["fixed_small"]["bits_per_dim"],
+        lambda run: run["frechet_distances"]["dpm-solver-20"]["value"],
+    ):
+        fused, eager = ([figure(runs[name]) for name in names] for names in zip(*ddpm_mnist.PAIRS.items(), strict=True))
+        error = math.sqrt((statistics.variance(fused) + statistics.variance(eager)) / len(fused))
+        assert abs(statistics.fmean(fused) - statistics.fmean(eager)) < 3 * error, (fused, eager)
+
+
 def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, capsys, classifier_cache):
     monkeypatch.setenv("DGMKERN_CACHE", str(classifier_cache))
     tiny = replace(ddpm_mnist.MODEL, channels=8, multipliers=(1, 2), head_dim=16, timesteps=8)
