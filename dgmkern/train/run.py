@@ -56,11 +56,12 @@ class RunFolder:
                 raise FileExistsError(f"{self.path}: holds a run already; go on with it (--resume) or --overwrite it")
         self.path.mkdir(parents=True, exist_ok=True)
         require_writable(self.path)
-        grids = (self.path / "samples").glob("step-*.png")
+        grids = self.path / "samples"
         events = self.tensorboard.glob("events.out.tfevents.*")
-        left = [path for path in self.path.rglob(".*") if is_temporary(path)]
-        ours = (*checkpoint_paths(self.checkpoints), *grids, *events, self.log, self.loss_curve, self.samples)
-        for old in (*left, *ours):
+        hidden = (path for place in (self.path, self.checkpoints, grids) for path in place.glob(".*"))
+        left = filter(is_temporary, hidden)
+        ours = (*grids.glob("step-*.png"), *events, self.log, self.loss_curve, self.samples)
+        for old in (*left, *checkpoint_paths(self.checkpoints), *ours):
             old.unlink(missing_ok=True)
         self.write_config(config)
         self.checkpoints.mkdir(exist_ok=True)
