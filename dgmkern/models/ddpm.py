@@ -126,7 +126,7 @@ class DDPM(nn.Module):
         return (self.unet,)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, masks: Masks | None = None) -> Tensor:
-        return self.unet(x_t, t, labels, masks)
+        return self.unet(x_t, t, labels, **({} if masks is None else {"masks": masks}))
 
     # ---- Training: algorithm 1 --------------------------------------------------------------------------------------
 
@@ -173,7 +173,8 @@ class DDPM(nn.Module):
             hidden = uniform(total, seed, _HIDDEN) < self.config.label_dropout
             labels = labels.masked_fill(share.of(hidden), self.config.classes)
         x_t = q_sample(x0, t, self.schedule, seed=seed, offset=offset)
-        model_out = self(x_t, t, labels, Masks(seed, share.first(n), _MASKS)).to(x_t.dtype)
+        masks = Masks(seed, share.first(n), _MASKS) if self.config.dropout else None
+        model_out = self(x_t, t, labels, masks).to(x_t.dtype)
         losses = self._losses(model_out, x0, x_t, t, seed, offset)
         if self.step_sampler is not None:
             if self.training:
