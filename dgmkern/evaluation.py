@@ -33,9 +33,7 @@ def evaluate_samples(
         extractor = load_extractor("classifier", data=dataset.name, progress=progress)
     else:
         extractor = PixelFeatures()
-    labels = None
-    if isinstance(model, DDPM) and model.config.classes:
-        labels = dataset.labels[torch.randint(len(dataset), (n,), generator=torch.Generator().manual_seed(seed))]
+    labels = labels_to_draw(model, dataset, n, seed=seed)
     images = draw_images(model, n, seed=seed, precision=precision, progress=progress, labels=labels)
     drawn = ImageDataset(dataset.name, "samples", images, torch.zeros(n, dtype=torch.int64), dataset.classes)
     real = read_side(f"{dataset.name}:{dataset.split}", dataset, extractor, progress=progress)
@@ -47,6 +45,13 @@ def evaluate_samples(
         coverage = class_coverage(classes, dataset.labels, classes=len(dataset.classes))
         found |= {"classes": coverage.modes, "reverse_kl_of_classes": coverage.reverse_kl}
     return found | {"caveats": caveats(real, generated)}
+
+
+def labels_to_draw(model: nn.Module, dataset: ImageDataset, n: int, *, seed: int) -> Tensor | None:
+    """Classes of `n` samples, int64 [n], drawn from those of `dataset`; None for a model without classes."""
+    if not (isinstance(model, DDPM) and model.config.classes):
+        return None
+    return dataset.labels[torch.randint(len(dataset), (n,), generator=torch.Generator().manual_seed(seed))]
 
 
 def evaluate_likelihood(

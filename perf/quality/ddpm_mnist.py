@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dgmkern.data import ImageDataset, load, to_signed
+from dgmkern.evaluation import labels_to_draw
 from dgmkern.features import ClassifierFeatures, features_of, load_extractor
 from dgmkern.metrics import FeatureStats, class_coverage
 from dgmkern.models.ddpm import DDPM
@@ -139,10 +140,7 @@ def opened(name: str, folder: Path) -> DDPM:
 
 def drawn(model: DDPM, n: int, sampler: str) -> Tensor:
     """`n` samples as uint8 [n, C, H, W]; of classes in the shares of the training images."""
-    labels = None
-    if model.config.classes:
-        known = load(DATA).labels
-        labels = known[torch.randint(len(known), (n,), generator=torch.Generator().manual_seed(SEED))]
+    labels = labels_to_draw(model, load(DATA), n, seed=SEED)
     options = {"precision": TRAIN.precision, "progress": False, **SAMPLERS[sampler]}
     return draw_images(model, n, seed=SEED, labels=labels, **options)
 

@@ -175,6 +175,14 @@ def test_the_stand_in_asks_of_an_optimizer_what_torch_does(recordings, monkeypat
         trainer.train_step()
 
 
+def saved(trainer, path):
+    """A run with a checkpoint of the trainer as it is."""
+    run = RunFolder(path / "run")
+    run.create(trainer.config)
+    trainer.save(run)
+    return run
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_trainer_that_goes_back_to_a_checkpoint_repeats_itself(recorded, recordings, tmp_path):
     trainer = make("gan")
@@ -182,9 +190,7 @@ def test_a_trainer_that_goes_back_to_a_checkpoint_repeats_itself(recorded, recor
         recordings(trainer)
     for _ in range(6):
         trainer.train_step()
-    run = RunFolder(tmp_path / "run")
-    run.create(trainer.config)
-    trainer.save(run)
+    run = saved(trainer, tmp_path)
     first = [trainer.train_step() for _ in range(6)]
     trainer.restore(run.latest())
     for again, want in zip((trainer.train_step() for _ in range(6)), first, strict=True):
@@ -195,9 +201,7 @@ def test_a_trainer_that_goes_back_to_a_checkpoint_repeats_itself(recorded, recor
 def test_the_optimizers_state_is_restored_to_where_its_parameter_is(tmp_path):
     trainer = make("vae")
     trainer.train_step()
-    run = RunFolder(tmp_path / "run")
-    run.create(trainer.config)
-    trainer.save(run)
+    run = saved(trainer, tmp_path)
     elsewhere = make("vae")
     for name, parameter in list(elsewhere.model.named_parameters()):
         moved = torch.nn.Parameter(parameter.to("meta"))
