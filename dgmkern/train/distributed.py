@@ -6,6 +6,7 @@ for each backward pass: phases of a game run two networks, one of them frozen, a
 of it, and semi-amortized inference differentiates twice.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,9 @@ def process_group() -> Iterator[Ranks]:
     if not os.environ.keys() >= _TORCHRUN:
         yield Ranks()
         return
+    # Its functions take the group of the moment of import as a default. torch's optimizers would import it within the
+    # group, whose threads it then keeps alive; one that still frees a tensor as Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # what NCCL takes without a word
     with _peers():

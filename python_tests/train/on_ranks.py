@@ -126,6 +126,11 @@ def failing_on_first(ranks: Ranks) -> str:
     return "no error"
 
 
+def threads_of_gloo() -> list[str]:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    return [name for name in names if "gloo" in name]
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with process_group() as ranks:
@@ -135,8 +140,10 @@ def main(folder: Path) -> None:
             "stopped": stopped_by_a_signal_to_the_last_rank(ranks, folder / "run"),
             "gathered": gathered(ranks),
             "failing": failing_on_first(ranks),
+            "threads": threads_of_gloo(),
         }
-        (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))
+    seen["threads left"] = threads_of_gloo()
+    (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":

@@ -113,3 +113,11 @@ def test_what_fails_on_the_first_rank_fails_on_all(seen):
         first, *others = (rank["failing"] for rank in seen[ranks][1])
         assert first == "OSError: disk full"
         assert others == ["PeerError: rank 0 failed; its message says why"] * (ranks - 1)
+
+
+def test_no_thread_of_the_group_outlives_it(seen):
+    """One that frees a tensor while Python ends would abort the process."""
+    for ranks in RANKS:
+        for rank in seen[ranks][1]:
+            assert rank["threads"]
+            assert rank["threads left"] == []
