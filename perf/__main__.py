@@ -126,13 +126,14 @@ def main(arguments: Sequence[str] | None = None, *, ops_folder: Path = OPS_FOLDE
         return PASSED
 
     # Luck with the allocator is no merit of a kernel, and eager code with its temporaries pays most for page faults:
-    # q_sample of 256x3x64x64 takes 26.5 ms instead of 10.6. Steps run in processes where it is as it comes.
+    # q_sample of 256x3x64x64 takes 26.5 ms instead of 10.6. Steps run in processes of their own, each as its user's.
     kept = not (options.own_allocator or options.steps) and keep_freed_memory()
+    allocator = "freed memory kept" if kept else "as it comes"
     stated = {
         **asdict(setting),
         "cold": options.cold,
         "quick": options.quick,
-        "allocator": "freed memory kept" if kept else "as it comes",
+        "allocator": "freed memory kept by dgmkern, as by its command" if options.steps else allocator,
     }
     plan = Plan(budget=options.budget, cold=options.cold)
     if options.quick:
