@@ -1,6 +1,6 @@
 """Quality of a small DDPM on MNIST: Frechet distance of its samples, and its bits/dim with their terms.
 
-    python -m perf.quality.ddpm_mnist FOLDER [--runs fixed short learned eager] [--samplers ...]
+    python -m perf.quality.ddpm_mnist FOLDER [--runs fixed short learned eager] [--samplers ...] [--halves]
 
 trains each run in FOLDER/NAME and writes FOLDER/ddpm_mnist.json and .png. A run that was stopped goes on; what the file
 has already is not measured again. "fixed" is the preset. Of a quarter of its steps are "short", which is the same,
@@ -8,7 +8,8 @@ has already is not measured again. "fixed" is the preset. Of a quarter of its st
 noise; that and "short" for two more seeds. "classes" knows the class of an image, has twice the channels, more steps.
 
 Distances are in features of MNIST's classifier, all to the same 50000 training images. Those of the 10000 others are
-the floor: what a generator that draws from the data would score.
+the floor: what a generator that draws from the data would score. With --halves it is those of 30000 samples from a half
+of the training images, with that of the other half as the floor.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ EAGER = {"precision": "fp32", "channels_last": False}  # and the network and the
 PAIRS = {"short": "eager", "short-1": "eager-1", "short-2": "eager-2"}  # fused and eager, of the same seed
 for seed, (fused, eager) in enumerate(PAIRS.items()):
     RUNS |= {fused: ({}, SHORT | {"seed": seed}), eager: ({}, SHORT | EAGER | {"seed": seed})}
-SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50)}
+SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50, 100)}
 PICTURED = ("fixed", "short", "learned", "eager", "classes")
 SAMPLES = 10000
 IMAGES = 200  # test images of bits/dim
@@ -101,21 +103,24 @@ class Real:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))
         self.rest = _stats(features[order[SAMPLES:]])
         self.held_out = features[order[:SAMPLES]]
+        self.half, other = features[order].chunk(2)
+        self.other_half = _stats(other)
 
     def floors(self) -> dict[str, Any]:
         """Distances of the other training images, and of as many test images, which are not in random order."""
         test = torch.cat(list(features_of(load(DATA, "test"), self.extractor, desc=f"{DATA}:test")))
         test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))]
-        return {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
+        found = {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
+        return found | {"half of train, from the other half": jackknifed(self.half, self.other_half)}
 
-    def measured(self, images: Tensor) -> dict[str, Any]:
-        """Distance of generated uint8 images [N, C, H, W], and what classes they are of."""
+    def measured(self, images: Tensor, real: FeatureStats) -> dict[str, Any]:
+        """Distance of generated uint8 images [N, C, H, W] from `real`, and what classes they are of."""
         drawn = ImageDataset(DATA, "samples", images, torch.zeros(len(images), dtype=torch.int64), self.classes)
         features = torch.cat(list(features_of(drawn, self.extractor, progress=False)))
         classes = torch.cat([self.extractor.probabilities(batch).argmax(1) for batch in drawn.batches(256)])
         coverage = class_coverage(classes, self.labels, classes=len(self.classes))
         found = {"classes": coverage.modes, "reverse_kl_of_classes": coverage.reverse_kl}
-        return jackknifed(features, self.rest) | found
+        return jackknifed(features, real) | found
 
 
 def jackknifed(features: Tensor, rest: FeatureStats) -> dict[str, Any]:
@@ -167,7 +172,9 @@ def mean_of(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
 
 
-def measure(name: str, run: dict[str, Any], folder: Path, real: Real, samplers: list[str]) -> Iterator[None]:
+def measure(
+    name: str, run: dict[str, Any], folder: Path, real: Real, samplers: list[str], halves: bool
+) -> Iterator[None]:
     """Fill in what `run` lacks; yields after each figure."""
     model = opened(name, folder)
     for variance in variances_of(name):
@@ -175,12 +182,16 @@ def measure(name: str, run: dict[str, Any], folder: Path, real: Real, samplers: 
             if (key := chain(variance, steps)) not in run["bits_per_dim"]:
                 run["bits_per_dim"][key] = bits(model, variance, steps)
                 yield
+    key, n, images = "frechet_distances", SAMPLES, real.rest
+    if halves:
+        key, n, images = "frechet_distances_from_a_half", len(real.half), real.other_half
+    found = run.setdefault(key, {})
     for sampler in samplers:
-        if sampler not in run["frechet_distances"]:
+        if sampler not in found:
             cpu = time.process_time()
-            images = drawn(model, SAMPLES, sampler)
+            samples = drawn(model, n, sampler)
             seconds = round(time.process_time() - cpu, 1)
-            run["frechet_distances"][sampler] = {**real.measured(images), "cpu_seconds_of_sampling": seconds}
+            found[sampler] = {**real.measured(samples, images), "cpu_seconds_of_sampling": seconds}
             yield
 
 
@@ -240,12 +251,14 @@ def save_picture(record: dict[str, Any], folder: Path) -> None:
 
 def show(record: dict[str, Any]) -> None:
     """The figures, as tables."""
-    floor = record["floors"]["train"]["value"]
-    rows = [(f"real, {name}", f"{found['value']:.3f}", "") for name, found in record["floors"].items()]
-    for name, run in record["runs"].items():
-        for sampler, found in run["frechet_distances"].items():
-            rows.append((f"{name}, {sampler}", f"{found['value']:.3f}", f"{found['value'] / floor:.2f}"))
-    print(table((f"{SAMPLES} images", "Frechet distance", "x floor"), rows, left=1))
+    floors = record["floors"]
+    rows = [(f"real, {name}", f"{found['n'][0]}", f"{found['value']:.3f}", "") for name, found in floors.items()]
+    kinds = {"frechet_distances": "train", "frechet_distances_from_a_half": "half of train, from the other half"}
+    for (name, run), (key, floor) in product(record["runs"].items(), kinds.items()):
+        for sampler, found in run.get(key, {}).items():
+            of_floor = found["value"] / floors[floor]["value"]
+            rows.append((f"{name}, {sampler}", f"{found['n'][0]}", f"{found['value']:.3f}", f"{of_floor:.2f}"))
+    print(table(("", "images", "Frechet distance", "x floor"), rows, left=1))
     parts = ("bits_per_dim", "bits_per_dim_standard_error", "L_0", "L_1_to_T-1", "L_T")
     rows = [
         (f"{name}, {key}", *(f"{found[part]:.4g}" for part in parts))
@@ -262,6 +275,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS), metavar="NAME")
+    parser.add_argument("--halves", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -279,7 +293,7 @@ def main() -> None:
         training = trained(name, folder)
         run = record["runs"].setdefault(name, {"frechet_distances": {}, "bits_per_dim": {}})
         run["training"] = training
-        for _ in measure(name, run, folder, real, arguments.samplers):
+        for _ in measure(name, run, folder, real, arguments.samplers, arguments.halves):
             record["differences"] = differences(record["runs"])
             write_text_atomically(path, json.dumps(record) + "\n")
     save_picture(record, folder)

@@ -16,6 +16,8 @@ from perf.quality import ddpm_mnist
 
 RECORD = Path(perf.__file__).parent / "results" / "quality" / "ddpm_mnist.json"
 
+HALVES = "frechet_distances_from_a_half"
+
 
 def consistent(record: dict) -> None:
     """What the file says twice is the same."""
@@ -32,10 +34,14 @@ def consistent(record: dict) -> None:
             assert found["L_0"] == pytest.approx(found["terms"][0], rel=1e-5)
             assert found["L_1_to_T-1"] == pytest.approx(math.fsum(found["terms"][1:]), rel=1e-5)
     assert record["differences"] == ddpm_mnist.differences(record["runs"])
-    counts = [run["n"] for run in record["floors"].values()]
-    counts += [found["n"] for run in record["runs"].values() for found in run["frechet_distances"].values()]
-    assert {real for _, real in counts} == {counts[0][1]}
-    assert counts[0][0] == record["settings"]["samples"]
+    *floors, half = (found["n"] for found in record["floors"].values())
+    counts = [found["n"] for run in record["runs"].values() for found in run["frechet_distances"].values()]
+    assert {real for _, real in floors + counts} == {counts[0][1]}
+    assert {drawn for drawn, _ in counts} == {floors[0][0]} == {record["settings"]["samples"]}
+    assert sum(half) == sum(floors[0])
+    assert abs(half[0] - half[1]) <= 1
+    for run in record["runs"].values():
+        assert all(found["n"] == half for found in run.get(HALVES, {}).values())
 
 
 @pytest.fixture
@@ -70,6 +76,8 @@ def test_the_best_samples_are_within_three_times_the_floor(record):
     assert best["value"] < record["floors"]["test"]["value"]
     assert best["classes"] == 10
     assert best["reverse_kl_of_classes"] < 1e-3
+    best = min(found["value"] for found in record["runs"]["classes"][HALVES].values())
+    assert best < 3 * record["floors"]["half of train, from the other half"]["value"]
 
 
 def test_fused_and_eager_reach_the_same_at_equal_steps(record):
@@ -150,6 +158,10 @@ def test_a_second_call_measures_only_what_is_missing(tmp_path, monkeypatch, caps
     other = second["runs"]["short-1"]["bits_per_dim"]["fixed_small"]
     assert other["of_each_image"] != short["bits_per_dim"]["fixed_small"]["of_each_image"]
     consistent(second)
+    third = run("--runs", "short", "--samplers", "ddpm-8", "--halves")
+    assert third["runs"]["short"][HALVES].keys() == {"ddpm-8"}
+    assert third["runs"]["short"]["frechet_distances"] == second["runs"]["short"]["frechet_distances"]
+    consistent(third)
     assert (tmp_path / "ddpm_mnist.png").stat().st_size > 1000
     assert "x floor" in capsys.readouterr().out
     monkeypatch.setattr(ddpm_mnist, "SEED", 2)
