@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import Phase
+from .adamw import adamw_step
 from .config import Precision
 from .distributed import Ranks
 from .products import fast_products
@@ -35,10 +36,11 @@ class Update:
         self, images: Tensor, labels: Tensor, seed: int | Tensor, step: int | Tensor, lr: float | Tensor
     ) -> Tensor:
         optimizer = self.optimizer
+        for parameter in self.parameters:
+            parameter.grad = None
         with fast_products(images.device):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 loss = self.phase.loss(images, seed=seed, step=step, labels=labels, share=self.ranks)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
         self.ranks.average_gradients(self.parameters)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -53,7 +55,10 @@ class Update:
             optimizer.found_inf = 1.0 - figures.isfinite().all().float()
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.step()
+        if self.waits and images.device.type == "cpu":
+            adamw_step(optimizer)
+        else:
+            optimizer.step()
         if self.phase.after is not None:
             self.phase.after()
         return figures

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dgmkern
+from dgmkern.train.adamw import adamw_step
 from dgmkern.train.products import fast_products
 from perf.steps.case import Step
 
@@ -40,17 +41,18 @@ def our_step(
     That is the norm of the gradient, and the look whether all is finite.
     """
     optimizer = torch.optim.AdamW(player.parameters(), lr=lr, betas=betas, weight_decay=0.0, fused=True)
-    seed = 0
+    parameters, seed = list(player.parameters()), 0
 
     def step() -> float:
         nonlocal seed
         seed += 1
+        for parameter in parameters:
+            parameter.grad = None
         with fast_products():
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 value = loss(seed)
-            optimizer.zero_grad(set_to_none=True)
             value.backward()
-        optimizer.step()
+        adamw_step(optimizer)
         return value.item()
 
     return step
