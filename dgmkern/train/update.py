@@ -36,7 +36,7 @@ class Update:
         self, images: Tensor, labels: Tensor, seed: int | Tensor, step: int | Tensor, lr: float | Tensor
     ) -> Tensor:
         optimizer = self.optimizer
-        for parameter in self.parameters:
+        for parameter in self.parameters:  # 0.3 us for those of an MLP VAE, where optimizer.zero_grad() takes 6
             parameter.grad = None
         with fast_products(images.device):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

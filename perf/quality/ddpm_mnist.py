@@ -54,6 +54,9 @@ for seed, (fused, eager) in enumerate(PAIRS.items()):
 SAMPLERS = {"ddpm-200": {}} | {f"dpm-solver-{n}": {"sampler": "dpm-solver", "steps": n} for n in (20, 50, 100)}
 PICTURED = ("fixed", "short", "learned", "eager", "classes")
 SAMPLES = 10000
+# distances of a run in the file, and the name of their floor there
+OF_A_HALF = "frechet_distances_from_a_half"
+FLOORS = {"frechet_distances": "train", OF_A_HALF: "half of train, from the other half"}
 IMAGES = 200  # test images of bits/dim
 CHAINS = (None, 50)  # steps of the chain whose bound is taken; None: all
 SEED = 1  # of samples, of the noise of the bound, of which images are taken
@@ -107,11 +110,12 @@ class Real:
         self.other_half = _stats(other)
 
     def floors(self) -> dict[str, Any]:
-        """Distances of the other training images, and of as many test images, which are not in random order."""
+        """Distances of the other training images, of as many test images, which are not in random order, and of a half
+        of the training images from the other half."""
         test = torch.cat(list(features_of(load(DATA, "test"), self.extractor, desc=f"{DATA}:test")))
         test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED))]
         found = {"train": jackknifed(self.held_out, self.rest), "test": jackknifed(test, self.rest)}
-        return found | {"half of train, from the other half": jackknifed(self.half, self.other_half)}
+        return found | {FLOORS[OF_A_HALF]: jackknifed(self.half, self.other_half)}
 
     def measured(self, images: Tensor, real: FeatureStats) -> dict[str, Any]:
         """Distance of generated uint8 images [N, C, H, W] from `real`, and what classes they are of."""
@@ -184,7 +188,7 @@ def measure(
                 yield
     key, n, images = "frechet_distances", SAMPLES, real.rest
     if halves:
-        key, n, images = "frechet_distances_from_a_half", len(real.half), real.other_half
+        key, n, images = OF_A_HALF, len(real.half), real.other_half
     found = run.setdefault(key, {})
     for sampler in samplers:
         if sampler not in found:
@@ -253,8 +257,7 @@ def show(record: dict[str, Any]) -> None:
     """The figures, as tables."""
     floors = record["floors"]
     rows = [(f"real, {name}", f"{found['n'][0]}", f"{found['value']:.3f}", "") for name, found in floors.items()]
-    kinds = {"frechet_distances": "train", "frechet_distances_from_a_half": "half of train, from the other half"}
-    for (name, run), (key, floor) in product(record["runs"].items(), kinds.items()):
+    for (name, run), (key, floor) in product(record["runs"].items(), FLOORS.items()):
         for sampler, found in run.get(key, {}).items():
             of_floor = found["value"] / floors[floor]["value"]
             rows.append((f"{name}, {sampler}", f"{found['n'][0]}", f"{found['value']:.3f}", f"{of_floor:.2f}"))
